@@ -1,0 +1,28 @@
+"""Sostenuto: holds an agent's context while its tools run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+__all__ = ["ChatSostenuto", "__version__", "instrument", "wrap"]
+
+# The front door: each name and the room it comes from. Importing the package costs next to nothing and
+# pulls in no torch; a room is opened when one of its names is first asked for.
+_LAZY = {
+    "ChatSostenuto": ".runtime.doors.langgraph",
+    "instrument": ".tracing",
+    "wrap": ".runtime.doors.langgraph",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {sorted(_LAZY)}")
+    value: object = getattr(import_module(_LAZY[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

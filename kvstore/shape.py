@@ -1,0 +1,3 @@
+"""The geometry of a block for one model: layers, heads, dtype, bytes."""
+from __future__ import annotations
+class Shape: ...

@@ -1,0 +1,23 @@
+"""What can go wrong with the schedule.
+
+    ScheduleError
+    ├── UnknownTurn     an event names a turn that never arrived
+    └── NotTheSame      a replay gave other effects than the journal holds
+"""
+
+from __future__ import annotations
+
+
+class ScheduleError(Exception):
+    """Any fault of the scheduler."""
+
+
+class UnknownTurn(ScheduleError, KeyError):
+    """An event names a turn that never arrived, or arrives twice."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotTheSame(ScheduleError):
+    """A replay gave other effects than the journal holds."""

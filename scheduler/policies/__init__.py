@@ -1,0 +1,13 @@
+"""Policies: plain functions in a bundle, and the named bundles.
+
+A policy is a value. Each function gets the read-only world and one item that was touched, and answers for that item
+alone; the kernel keeps the queues.
+"""
+
+from __future__ import annotations
+
+from .bundle import Policy
+from .named import POLICIES, named
+from .retain import Retention
+
+__all__ = ["POLICIES", "Policy", "Retention", "named"]

@@ -1,0 +1,20 @@
+"""Who gives way when room is short."""
+
+from __future__ import annotations
+
+from ..world import Program, World
+
+
+def never_yields(world: World, holder: Program, wanting: Program) -> bool:
+    """Holds end by their own clock only."""
+    return False
+
+
+def to_earlier(world: World, holder: Program, wanting: Program) -> bool:
+    """A program gives way to those that came before it, so that the oldest one always makes progress."""
+    return holder.number > wanting.number
+
+
+def latest(world: World, program: Program) -> tuple[float, ...]:
+    """The program that came last leaves first."""
+    return (program.number,)

@@ -1,0 +1,30 @@
+"""How long a paused context stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..world import Program, World
+
+PAUSE_S = 60.0
+"""A hold's length: 88 % of the tool pauses of recorded coding agents end within it (Weka traces, n = 38,793)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Hold for so many seconds; zero lets go, and the context stays only until its pages are wanted."""
+
+    seconds: float
+    why: str
+
+
+def nothing(world: World, program: Program, tools: tuple[str, ...]) -> Retention:
+    """Serving engines do not know that anybody will come back."""
+    return Retention(0.0, "no holds under this policy")
+
+
+def through_tools(world: World, program: Program, tools: tuple[str, ...]) -> Retention:
+    """A bounded hold on every tool pause; none for a person, who takes minutes (p50 of 122 s on the same traces)."""
+    if not tools:
+        return Retention(0.0, "waits for a person")
+    return Retention(PAUSE_S, f"waits for {', '.join(sorted(set(tools)))}")
