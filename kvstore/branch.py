@@ -66,12 +66,13 @@ class Branch:
         return len(self.tokens)
 
     def reserve(self, count: int) -> Growth:
-        """Make room for `count` more tokens. Raises OutOfPages and changes nothing if there is none.
+        """Make room for `count` more tokens, and claim the last page to its end.
 
+        Raises OutOfPages and changes nothing if there is none.
         A last page that others have written on is copied up to here; if not a single page is to be had for that
         and nobody else holds it, what lies behind this branch's end is given up instead.
         """
-        if not count:
+        if len(self) + count <= self._reserved:
             return Growth()
         size, ledger = self._ledger.page, self._ledger
         at = len(self) % size
@@ -90,7 +91,7 @@ class Branch:
             ledger.claim(target, 0, at)
             ledger.drop((old,))
         self.pages.extend(fresh)
-        self._claim(count)
+        self._claim()
         return Growth(fresh, copy)
 
     def append(self, tokens: Sequence[int]) -> None:
@@ -131,6 +132,7 @@ class Branch:
         """
         if not 0 <= length <= len(self):
             raise NotAnAncestor(f"cannot roll a branch of {len(self)} tokens back to {length}: give 0 to {len(self)}")
+        self._unclaim()
         lost = len(self) - length
         size = self._ledger.page
         keep = -(-length // size)
@@ -145,6 +147,7 @@ class Branch:
         """Give every page back; computed ones stay findable until they are evicted. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
+            self._unclaim()
             self._ledger.drop(reversed(self.pages), stale=stale)
             self.pages = []
 
@@ -159,15 +162,21 @@ class Branch:
         # Reserved before and not yet written: the claim is ours already.
         return at > 0 and self._reserved == len(self) and not self._ledger.claim(self._last(), at, at)
 
-    def _claim(self, count: int) -> None:
+    def _claim(self) -> None:
         size = self._ledger.page
-        start, stop = max(len(self), self._reserved), len(self) + count
-        while start < stop:
-            end = min(stop, (start // size + 1) * size)
-            if not self._ledger.claim(self.pages[start // size], start % size, (end - 1) % size + 1):
-                raise BrokenBooks(f"slot {start % size} of page {self.pages[start // size]} is claimed already")
-            start = end
-        self._reserved = max(self._reserved, stop)
+        start, stop = max(len(self), self._reserved), len(self.pages) * size
+        for index in range(start // size, stop // size):
+            at = start % size if index == start // size else 0
+            if not self._ledger.claim(self.pages[index], at, size):
+                raise BrokenBooks(f"slot {at} of page {self.pages[index]} is claimed already")
+        self._reserved = stop
+
+    def _unclaim(self) -> None:
+        """Give back the slots that were claimed and never written, so that others may go on from here."""
+        at = len(self) % self._ledger.page
+        if self._reserved > len(self) and at:
+            self._ledger.unclaim(self._last(), at)
+        self._reserved = len(self)
 
     def _publish(self, index: int) -> None:
         if self._hidden:

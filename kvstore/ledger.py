@@ -224,6 +224,11 @@ class Ledger:
         entry.fill = stop
         return True
 
+    def unclaim(self, page: PageId, start: int) -> None:
+        """The holder that claimed a page gives back what it did not write: everything from slot `start` on."""
+        entry = self._pages[page]
+        entry.fill = max(start, len(entry.tokens))
+
     def truncate(self, page: PageId, start: int) -> None:
         """Give up what the only holder of a page has behind slot `start`; its name is forgotten first."""
         entry = self._pages[page]

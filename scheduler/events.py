@@ -44,9 +44,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """A forward pass is over (the step clock's only event: without it the books could not be replayed)."""
+    """A forward pass is over. The step clock tells the kernel, because without it the books could not be replayed."""
 
     progress: tuple[Progress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NeedRoom:
+    """Running turns have filled their pages and cannot step without more."""
+
+    turns: tuple[TurnId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,7 @@ class Tick:
 Event = (
     Arrived
     | Stepped
+    | NeedRoom
     | Paused
     | Finished
     | Cancelled

@@ -26,6 +26,7 @@ from .events import (
     Grow,
     Hold,
     Interrupted,
+    NeedRoom,
     Paused,
     Preempt,
     Progress,
@@ -120,7 +121,8 @@ class Kernel:
             case Stepped():
                 for progress in event.progress:
                     self._advance(progress)
-                self._grow_all()
+            case NeedRoom():
+                self._grow_all(event.turns)
             case Paused():
                 self._end(event.turn, event.tools)
             case Finished():
@@ -332,9 +334,10 @@ class Kernel:
                 return True
         return False
 
-    def _grow_all(self) -> None:
-        for turn in sorted(self._running.values(), key=lambda turn: turn.program.number):
-            if turn.arrived.turn in self._running:
+    def _grow_all(self, names: tuple[TurnId, ...]) -> None:
+        turns = [self._running[name] for name in names if name in self._running]
+        for turn in sorted(turns, key=lambda turn: turn.program.number):
+            if turn.arrived.turn in self._running:  # it may have been preempted for one before it
                 self._grow(turn)
 
     def _grow(self, turn: _Turn) -> None:

@@ -1,9 +1,9 @@
 """What can go wrong with traces.
 
-    TracingError
-    ├── MissingExporter     the OTLP exporter is asked for and not installed
-    ├── BadTraceFile        a line of a trace file is not OTLP JSON
-    └── OtherProvider       LangGraph is already instrumented for another provider
+TracingError
+├── MissingExporter     the OTLP exporter is asked for and not installed
+├── BadTraceFile        a line of a trace file is not OTLP JSON
+└── OtherProvider       LangGraph is already instrumented for another provider
 """
 
 from __future__ import annotations

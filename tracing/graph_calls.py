@@ -5,7 +5,7 @@ A class that opens its own spans says so with `_sostenuto_spans = True` and is l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import wraps
 from typing import Any
 
@@ -18,9 +18,9 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 from . import names
-from .graph_hooks import QUIET, Switch, signal
+from .graph_signals import QUIET, Switch, aclose, signal
 from .names import Value
-from .spans import Active, ModelCall, Open, ToolCall, model_span, note, tool_span
+from .spans import Active, ModelCall, Open, ToolCall, finish, model_span, start_model, tool_span
 
 _STREAMING = otel.create_key("sostenuto-streaming-model")
 
@@ -64,7 +64,11 @@ def traced_generate(generate: Callable[..., ChatResult], switch: Switch) -> Call
 
     @wraps(generate)
     def wrapper(
-        self: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None = None, *args: Any, **kwargs: Any
+        self: BaseChatModel,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> ChatResult:
         if switch.idle() or _own(self) or _in_stream(self):
             return generate(self, messages, stop, *args, **kwargs)
@@ -83,7 +87,11 @@ def traced_agenerate(
 
     @wraps(generate)
     async def wrapper(
-        self: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None = None, *args: Any, **kwargs: Any
+        self: BaseChatModel,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> ChatResult:
         if switch.idle() or _own(self) or _in_stream(self):
             return await generate(self, messages, stop, *args, **kwargs)
@@ -95,7 +103,7 @@ def traced_agenerate(
     return wrapper
 
 
-def traced_stream(stream: Callable[..., Iterator[Any]], switch: Switch) -> Callable[..., Iterator[Any]]:
+def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Callable[..., Iterator[Any]]:
     """`BaseChatModel.stream` with a span that is current only while a chunk is made."""
 
     @wraps(stream)
@@ -116,13 +124,13 @@ def traced_stream(stream: Callable[..., Iterator[Any]], switch: Switch) -> Calla
                     yield chunk
             finally:
                 with streamed.active():
-                    inner.close()  # type: ignore[attr-defined]
+                    inner.close()
 
     return wrapper
 
 
 def traced_astream(
-    stream: Callable[..., AsyncIterator[Any]], switch: Switch
+    stream: Callable[..., AsyncGenerator[Any]], switch: Switch
 ) -> Callable[..., AsyncIterator[Any]]:
     """`BaseChatModel.astream`, likewise."""
 
@@ -145,6 +153,104 @@ def traced_astream(
                     yield chunk
             finally:
                 with streamed.active():
-                    await inner.aclose()  # type: ignore[attr-defined]
+                    await aclose(inner)
 
     return wrapper
+
+
+class _Streamed:
+    """The span of a streamed answer, and what its chunks have told so far."""
+
+    def __init__(self, model: BaseChatModel, kwargs: dict[str, Any]) -> None:
+        self._model = model
+        self.span = start_model(_model(model, kwargs.get("stop"), kwargs, stream=True))
+        self._begun = False
+        self._usage: UsageMetadata | None = None
+        self._last: dict[str, Any] = {}
+        self._id: str | None = None
+
+    def __enter__(self) -> _Streamed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        usage = self._usage
+        answer = AIMessage("", id=self._id, response_metadata=self._last, usage_metadata=usage)
+        self.span.set_attributes(_told(answer))
+        finish(self.span, error, quiet=QUIET)
+
+    def active(self) -> Active:
+        """Makes the span current; a model that does not stream calls its `invoke`, which then opens none."""
+        within = trace.set_span_in_context(self.span, otel.get_current())
+        return Active(otel.set_value(_STREAMING, id(self._model), within))
+
+    def take(self, chunk: object) -> None:
+        """Notes what a chunk says of the answer; its content is not kept."""
+        if not self._begun:
+            self._begun = True
+            self.span.add_event(names.EVENT_FIRST_CHUNK)
+        if isinstance(chunk, AIMessage | AIMessageChunk):
+            self._usage = (
+                add_usage(self._usage, chunk.usage_metadata) if chunk.usage_metadata else self._usage
+            )
+            self._last |= chunk.response_metadata
+            self._id = chunk.id or self._id
+
+
+def _own(caller: object) -> bool:
+    return bool(getattr(type(caller), "_sostenuto_spans", False))
+
+
+def _in_stream(model: BaseChatModel) -> bool:
+    return otel.get_value(_STREAMING) == id(model)
+
+
+def _tool(tool: BaseTool, kwargs: dict[str, Any]) -> ToolCall:
+    return ToolCall(tool.name, kwargs.get("tool_call_id"), description=tool.description)
+
+
+def _reported(span: Open, result: Any) -> Any:
+    if isinstance(result, ToolMessage) and result.status == "error":
+        span.fail("tool_error", "the tool answered with an error")
+    return result
+
+
+def _model(
+    model: BaseChatModel, stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool | None = None
+) -> ModelCall:
+    """What LangChain's own tracing asks of a model: its parameters under standard names."""
+    asked = {key: value for key, value in kwargs.items() if key not in ("stop", "run_manager")}
+    told = model._get_ls_params(stop=stop, **asked)
+    return ModelCall(
+        model=str(told.get("ls_model_name") or type(model).__name__),
+        provider=str(told.get("ls_provider") or "unknown"),
+        embedded=False,
+        temperature=told.get("ls_temperature"),
+        max_tokens=told.get("ls_max_tokens"),
+        stop=told.get("ls_stop") or (),
+        stream=stream,
+    )
+
+
+def _answered(span: Open, result: ChatResult) -> None:
+    first = result.generations[0] if result.generations else None
+    if isinstance(first, ChatGeneration) and isinstance(first.message, AIMessage):
+        span.set(_told(first.message))
+
+
+def _told(answer: AIMessage) -> dict[str, Value]:
+    facts: dict[str, Value] = {}
+    said = answer.response_metadata
+    if isinstance(model := said.get("model_name") or said.get("model"), str):
+        facts[names.RESPONSE_MODEL] = model
+    if isinstance(why := said.get("finish_reason") or said.get("stop_reason"), str):
+        facts[names.FINISH_REASONS] = (why,)
+    if answer.id is not None:
+        facts[names.RESPONSE_ID] = answer.id
+    if (used := answer.usage_metadata) is not None:
+        details = used.get("input_token_details", {})
+        read, written = details.get("cache_read"), details.get("cache_creation")
+        facts |= names.usage(used["input_tokens"], used["output_tokens"], read=read, written=written)
+        thought = used.get("output_token_details", {}).get("reasoning")
+        if thought is not None:
+            facts[names.REASONING_TOKENS] = thought
+    return facts

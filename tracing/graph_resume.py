@@ -64,7 +64,7 @@ def saver(graph: Pregel[Any, Any, Any, Any], config: RunnableConfig) -> BaseChec
 
 
 def origin(graph: Pregel[Any, Any, Any, Any], input: object, config: RunnableConfig) -> Origin:
-    """Reads the checkpoint a run starts from. A fault of the store is raised, as the run itself would in a moment."""
+    """Reads the checkpoint a run starts from. A fault of the store is raised, as the run itself would."""
     store = saver(graph, config)
     if store is None or (saved := store.get_tuple(config)) is None:
         return Origin()
@@ -83,7 +83,11 @@ async def aorigin(graph: Pregel[Any, Any, Any, Any], input: object, config: Runn
         return Origin()
     run, at = _run(saved), saved
     for _ in range(_FARTHEST):
-        if run is not None or at.parent_config is None or (up := await store.aget_tuple(at.parent_config)) is None:
+        if (
+            run is not None
+            or at.parent_config is None
+            or (up := await store.aget_tuple(at.parent_config)) is None
+        ):
             break
         run, at = _run(up), up
     return Origin(_why(graph, input, config, saved), run)

@@ -1,7 +1,7 @@
 """One run of a graph: its steps, the visits of its nodes, and who wrote what started them.
 
-All of it lives in the frame of the run's generator and in the OpenTelemetry context under it, so it goes when the
-run goes; there is no table of runs.
+All of it lives in the frame of the run's generator and in the OpenTelemetry context under it, so it goes when
+the run goes; there is no table of runs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,13 @@ class GraphRun:
     """The span of a graph run and what its nodes need to know of each other."""
 
     def __init__(
-        self, span: Span, tracer: Tracer, *, conversation: str | None, channels: Container[str], supersteps: bool
+        self,
+        span: Span,
+        tracer: Tracer,
+        *,
+        conversation: str | None,
+        channels: Container[str],
+        supersteps: bool,
     ) -> None:
         self.span = span
         self.tracer = tracer
@@ -164,15 +170,15 @@ class GraphRun:
         return count
 
     def _links(self, visit: Visit) -> list[Link]:
-        found: dict[SpanContext, str] = {}
+        found: dict[int, Link] = {}  # by span id, for contexts do not hash; a trigger goes before a visit
         for trigger in visit.triggers:
             channel = self._written.get(_SENDS if trigger == _PUSH else trigger)
-            if channel is not None:
-                found.update(dict.fromkeys(channel.writers(visit), "trigger"))
+            for writer in () if channel is None else channel.writers(visit):
+                found[writer.span_id] = Link(writer, {names.LINK: "trigger"})
         before = self._previous(visit)
         if before is not None:
-            found.setdefault(before, "visit")
-        return [Link(context, {names.LINK: why}) for context, why in found.items()]
+            found.setdefault(before.span_id, Link(before, {names.LINK: "visit"}))
+        return list(found.values())
 
     def _previous(self, visit: Visit) -> SpanContext | None:
         step, last, earlier = self._before.get((visit.node, visit.path), (None, None, None))

@@ -1,9 +1,9 @@
 """Span and attribute names: the GenAI conventions in one place, pinned to a version, and our own beside them.
 
 The `gen_ai.*` names are those of OpenTelemetry's GenAI conventions (status Development), as published with
-`opentelemetry-semantic-conventions` `SEMCONV_VERSION` and as its successor repository spells what has moved since.
-`langgraph.*` are facts of LangGraph, for which no convention exists. `sostenuto.*` are ours. No `gen_ai.*` name is
-invented here.
+`opentelemetry-semantic-conventions` `SEMCONV_VERSION` and as its successor repository spells what has moved
+since. `langgraph.*` are facts of LangGraph, for which no convention exists. `sostenuto.*` are ours. No
+`gen_ai.*` name is invented here.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ QUEUE_SECONDS = "sostenuto.queue.seconds"
 OUTCOME = "sostenuto.outcome"
 """`cancelled` or `closed`, on a span whose work was given up rather than failed; absent otherwise."""
 LINK = "sostenuto.link"
-"""On a link: `trigger` (wrote what started this node), `visit` (this node's visit before), `resume`, `previous`."""
+"""Why a link: `trigger` (wrote what started the node), `visit` (its last one), `resume`, `previous`."""
 
 # Events.
 EVENT_INTERRUPT = "interrupt"

@@ -109,7 +109,7 @@ class Active:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A coroutine thrown away with its event loop is closed from a foreign context: nothing to restore there.
+        # A coroutine thrown away with its event loop is closed from a foreign context: nothing to restore.
         if kind is GeneratorExit and otel.get_current() is not self._context:
             return
         otel.detach(self._token)
@@ -133,7 +133,7 @@ def tracer(provider: TracerProvider | None = None) -> Tracer:
 
 
 def off() -> bool:
-    """Whether no span would be recorded: no provider anywhere, or instrumentation suppressed in this context."""
+    """Whether no span would be recorded: no provider anywhere, or spans are suppressed here."""
     return suppressed() or (
         _given is None
         and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
@@ -166,9 +166,7 @@ def model_span(
     if suppressed() or (tracer is None and off()):
         yield _NOTHING
         return
-    kind = SpanKind.INTERNAL if call.embedded else SpanKind.CLIENT
-    span = start(f"{names.CHAT} {call.model}", _of_model(call), parent=parent, tracer=tracer, kind=kind)
-    with _working(span, parent, quiet) as opened:
+    with _working(start_model(call, parent=parent, tracer=tracer), parent, quiet) as opened:
         yield opened
 
 
@@ -195,6 +193,12 @@ def work_span(
         return
     with _working(start(name, facts, parent=parent, tracer=tracer), parent, ()) as opened:
         yield opened
+
+
+def start_model(call: ModelCall, *, parent: SpanContext | None = None, tracer: Tracer | None = None) -> Span:
+    """The span of `model_span`, not current, for streams; whoever starts it calls `finish`."""
+    kind = SpanKind.INTERNAL if call.embedded else SpanKind.CLIENT
+    return start(f"{names.CHAT} {call.model}", _of_model(call), parent=parent, tracer=tracer, kind=kind)
 
 
 def start(
@@ -279,7 +283,9 @@ def _of_model(call: ModelCall) -> dict[str, Value]:
         names.SERVER_ADDRESS: call.server,
         names.SERVER_PORT: call.port,
     }
-    return _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
+    return (
+        _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
+    )
 
 
 def _of_tool(call: ToolCall) -> dict[str, Value]:
@@ -290,7 +296,9 @@ def _of_tool(call: ToolCall) -> dict[str, Value]:
         names.TOOL_TYPE: call.kind,
         names.TOOL_DESCRIPTION: call.description or None,
     }
-    return _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
+    return (
+        _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
+    )
 
 
 def _present(found: Mapping[str, Value | None]) -> dict[str, Value]:

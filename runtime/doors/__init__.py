@@ -1,0 +1,1 @@
+"""Ways in: each is plain functions and one class over a host."""

@@ -1,0 +1,209 @@
+"""`wrap(graph)`: one line that tells the scheduler what a graph does, and gives its runs spans.
+
+No node is changed. A callback handler travels in the graph's configuration; it learns from LangGraph when a run
+starts, which tools are out, when it fans out, travels in time, waits for a person, ends, fails or is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.runnables import Runnable
+from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command, Send
+
+from ...scheduler import Closed, Event, Forking, Interrupted, ProgramId, ToolEnded, ToolStarted, Travelled
+from ...tracing import GraphTracer
+from ..host import Host
+
+AnyRunnable = TypeVar("AnyRunnable", bound=Runnable[Any, Any])
+
+
+def wrap(graph: AnyRunnable) -> AnyRunnable:
+    """The same graph, whose runs hold their context across tool pauses and give it up when they end.
+
+    Works on any compiled LangGraph graph, `create_agent`'s included. Wrapping twice is wrapping once. Raises
+    TypeError for what is no runnable, such as a StateGraph that was not compiled.
+    """
+    if not isinstance(graph, Runnable):
+        hint = ": call .compile() on it first" if hasattr(graph, "compile") else ""
+        raise TypeError(f"wrap() takes a compiled graph, found {type(graph).__name__}{hint}")
+    if any(isinstance(handler, Lifecycle) for handler in _handlers(getattr(graph, "config", None))):
+        return graph
+    return graph.with_config(callbacks=[Lifecycle(), GraphTracer()])  # type: ignore[return-value]
+
+
+def lifecycle_of(manager: BaseCallbackManager | None) -> Lifecycle | None:
+    """The handler that `wrap` put into a run, seen from inside the run."""
+    handlers = manager.handlers if manager is not None else []
+    return next((handler for handler in handlers if isinstance(handler, Lifecycle)), None)
+
+
+@dataclass(slots=True)
+class _Root:
+    """A run of the outermost graph."""
+
+    program: ProgramId
+    hosts: list[Host] = field(default_factory=list)
+    runs: set[UUID] = field(default_factory=set)
+    interrupted: bool = False
+    travelled: str | None = None
+    """The older checkpoint that the run starts from."""
+
+
+class Lifecycle(GraphCallbackHandler):
+    """Turns LangGraph's callbacks into the scheduler's events, for the hosts whose models a run has called."""
+
+    run_inline = True  # in order, and in the run's own thread: an executor would reorder tool ends and resumes
+
+    def __init__(self) -> None:
+        self._roots: dict[UUID, _Root] = {}
+        self._root_of: dict[UUID, UUID] = {}
+        self._lock = threading.Lock()
+
+    def join(self, run_id: UUID | None, host: Host) -> ProgramId | None:
+        """A model in this run uses this host; the program it belongs to, None for a run that is not known."""
+        with self._lock:
+            root = self._root(run_id)
+            if root is not None and host not in root.hosts:
+                root.hosts.append(host)
+                if root.travelled is not None:
+                    host.tell(Travelled(root.program, root.travelled))
+        return root.program if root is not None else None
+
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
+    ) -> None:
+        metadata: dict[str, Any] = told.get("metadata") or {}
+        with self._lock:
+            if parent_run_id is None:
+                older = metadata.get("checkpoint_id")
+                self._roots[run_id] = _Root(program_of(metadata, str(run_id)), travelled=older)
+                self._root_of[run_id] = run_id
+            else:
+                self._adopt(run_id, parent_run_id)
+
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
+    ) -> None:
+        self._adopt(run_id, parent_run_id)
+
+    def on_llm_start(
+        self, serialized: Any, prompts: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
+    ) -> None:
+        self._adopt(run_id, parent_run_id)
+
+    def on_tool_start(
+        self, serialized: Any, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
+    ) -> None:
+        self._adopt(run_id, parent_run_id)
+        name = (serialized or {}).get("name") or told.get("name") or "tool"
+        self._tell(run_id, lambda program: ToolStarted(program, str(name), str(run_id)))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **told: Any) -> None:
+        self._tool_over(run_id, ok=True)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **told: Any) -> None:
+        # An interrupt inside a tool arrives as an error; it is none.
+        self._tool_over(run_id, ok=isinstance(error, GraphBubbleUp))
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **told: Any) -> None:
+        width = _fan_out(outputs)
+        if width > 1:
+            self._tell(run_id, lambda program: Forking(program, width))
+        self._chain_over(run_id, "finished")
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **told: Any) -> None:
+        given_up = isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt)
+        self._chain_over(run_id, "cancelled" if given_up else "failed")
+
+    def on_interrupt(self, event: GraphInterruptEvent) -> None:
+        with self._lock:
+            root = self._root(event.run_id)
+            if root is not None:
+                root.interrupted = True
+
+    def __repr__(self) -> str:
+        return f"<Lifecycle {len(self._roots)} runs>"
+
+    def _root(self, run_id: UUID | None) -> _Root | None:
+        return None if run_id is None else self._roots.get(self._root_of.get(run_id, run_id))
+
+    def _adopt(self, run_id: UUID, parent: UUID | None) -> None:
+        root = None if parent is None else self._root_of.get(parent)
+        if root is not None and root in self._roots:
+            self._root_of[run_id] = root
+            self._roots[root].runs.add(run_id)
+
+    def _tell(self, run_id: UUID | None, event: Any) -> None:
+        root = self._root(run_id)
+        if root is not None:
+            told: Event = event(root.program)
+            for host in list(root.hosts):
+                host.tell(told)
+
+    def _tool_over(self, run_id: UUID, *, ok: bool) -> None:
+        self._tell(run_id, lambda program: ToolEnded(program, "", str(run_id), ok))
+
+    def _chain_over(self, run_id: UUID, why: str) -> None:
+        root = self._roots.get(run_id)
+        if root is None:
+            return
+        if root.interrupted and why == "finished":
+            self._tell(run_id, Interrupted)
+        else:
+            self._tell(run_id, lambda program: Closed(program, why))
+        with self._lock:
+            del self._roots[run_id]
+            for known in (run_id, *root.runs):
+                self._root_of.pop(known, None)
+
+
+def program_of(metadata: dict[str, Any], otherwise: str) -> ProgramId:
+    """(tenant, thread): the identity under which a run's context is held."""
+    return ProgramId(f"{tenant_of(metadata)}/{metadata.get('thread_id') or otherwise}")
+
+
+def tenant_of(metadata: dict[str, Any]) -> str:
+    """`configurable.tenant` of the run; `default` if it says nothing."""
+    return str(metadata.get("tenant") or "default")
+
+
+def branch_of(metadata: dict[str, Any]) -> str:
+    """Which line of conversation of its program a model call belongs to.
+
+    The checkpoint namespace without the last task's id, so that the same node's next step is the same branch, and
+    the index of a `Send`, so that siblings are not.
+    """
+    namespace = str(metadata.get("langgraph_checkpoint_ns") or metadata.get("langgraph_node") or "main")
+    *above, last = namespace.split("|")
+    branch = "|".join([*above, last.split(":")[0]])
+    path: Sequence[Any] = metadata.get("langgraph_path") or ()
+    return f"{branch}#{path[1]}" if len(path) > 1 and path[0] == "__pregel_push" else branch
+
+
+def _fan_out(outputs: Any) -> int:
+    """Branches that a node or router is about to start; calls of tools are no branches."""
+    sends = outputs if isinstance(outputs, list) else []
+    if isinstance(outputs, Command):
+        goto = outputs.goto
+        sends = list(goto) if isinstance(goto, list | tuple) else [goto]
+    return sum(1 for send in sends if isinstance(send, Send) and not _is_tool_call(send.arg))
+
+
+def _is_tool_call(arg: Any) -> bool:
+    if isinstance(arg, list):
+        return bool(arg) and all(_is_tool_call(item) for item in arg)
+    return isinstance(arg, dict) and ("tool_call" in arg or arg.get("type") == "tool_call" or "__type" in arg)
+
+
+def _handlers(config: Any) -> list[BaseCallbackHandler]:
+    callbacks = (config or {}).get("callbacks") or []
+    return list(callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks)

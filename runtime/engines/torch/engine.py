@@ -1,0 +1,171 @@
+"""The embedded engine: steps of mixed prefill and decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ....kvstore import Copy
+from ....kvstore.pages import Pages
+from ....scheduler import Demand, Grow, Start, TurnId, compose
+from ...detokenize import Detokenizer
+from .. import Job, Said
+from .model import Model, Piece
+from .sample import Picked, Sampler
+
+CHUNK = 512
+"""Tokens of a step at most: prompts are computed in chunks of this size, so that others decode in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A forward pass as planned: copies to be made first, then pieces of turns."""
+
+    copies: tuple[Copy, ...]
+    pieces: tuple[Piece, ...]
+    lines: tuple[_Line, ...]
+
+
+class _Line:
+    """A turn's state on the compute thread: what samples, masks and spells its tokens."""
+
+    __slots__ = ("job", "sampler", "spell")
+
+    def __init__(self, job: Job, tokenizer: Any) -> None:
+        self.job = job
+        self.sampler = Sampler(job.sampling, job.tokens[: job.prompt])
+        self.spell = Detokenizer(tokenizer, job.sampling.stop)
+
+
+class TorchEngine:
+    """A transformers model over a pool of pages, stepping a batch of turns."""
+
+    def __init__(self, model: Model, *, pool_tokens: int, chunk: int = CHUNK) -> None:
+        if pool_tokens < model.shape.page:
+            raise ValueError(f"a pool of {pool_tokens} tokens holds not one page of {model.shape.page}: give it more")
+        self.model = model
+        self.pages = Pages(model.shape, pool_tokens // model.shape.page, device=model.device)
+        self._chunk = chunk
+        self._lines: dict[TurnId, _Line] = {}
+        self._batch: dict[TurnId, _Line] = {}
+        self._copies: list[Copy] = []
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint
+
+    @property
+    def page(self) -> int:
+        return self.model.shape.page
+
+    @property
+    def room(self) -> int:
+        return self.pages.room
+
+    @property
+    def longest(self) -> int:
+        return self.model.max_positions
+
+    @property
+    def rows(self) -> int:
+        return self.model.rows
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.model.tokenizer
+
+    def start(self, job: Job, effect: Start) -> None:
+        """Put a turn into the batch; one that was preempted goes on where it stood."""
+        line = self._lines.get(job.turn)
+        if line is None or line.job is not job:
+            line = self._lines[job.turn] = _Line(job, self.model.tokenizer)
+        job.pages, job.computed = list(effect.pages), effect.reuse
+        self._batch[job.turn] = line
+        if effect.copy is not None:
+            self._copies.append(effect.copy)
+
+    def grow(self, effect: Grow) -> None:
+        """Room for more tokens. A copy replaces the page in which the turn stands."""
+        job = self._batch[effect.turn].job
+        if effect.copy is not None:
+            job.pages[job.computed // self.page] = effect.copy.target
+            self._copies.append(effect.copy)
+        job.pages.extend(effect.pages)
+
+    def suspend(self, turn: TurnId) -> None:
+        """Take a turn out of the batch and keep what it has said."""
+        self._batch.pop(turn, None)
+
+    def drop(self, turn: TurnId) -> None:
+        """Forget a turn."""
+        self._batch.pop(turn, None)
+        self._lines.pop(turn, None)
+
+    def short(self) -> tuple[TurnId, ...]:
+        """Turns whose pages have no room for what they have to compute."""
+        lines = self._batch.items()
+        return tuple(name for name, line in lines if len(line.job.tokens) > len(line.job.pages) * self.page)
+
+    def plan(self) -> Step | None:
+        """One step for the batch as it is now: every decoding turn, and chunks of prompts."""
+        if not self._batch:
+            return None
+        demands = [Demand(name, len(line.job.tokens) - line.job.computed) for name, line in self._batch.items()]
+        pieces, lines = [], []
+        for share in compose(demands, budget=self._chunk):
+            line = self._batch[share.turn]
+            job = line.job
+            stop = job.computed + share.tokens
+            known = tuple(job.tokens[job.computed : stop])
+            pieces.append(Piece(tuple(job.pages), job.computed, known, wants=stop == len(job.tokens)))
+            lines.append(line)
+        copies, self._copies = tuple(self._copies), []
+        return Step(copies, tuple(pieces), tuple(lines))
+
+    def run(self, step: Step) -> Sequence[Said]:
+        """Compute, then choose a token for every turn that has caught up."""
+        for copy in step.copies:
+            self.pages.copy(copy.source, copy.target, copy.tokens)
+        logits = self.model.forward(step.pieces, self.pages)
+        said, row = [], 0
+        for line, piece in zip(step.lines, step.pieces, strict=True):
+            if piece.wants:
+                said.append(self._say(line, len(piece.tokens), logits[row]))
+                row += 1
+            else:
+                said.append(Said(line.job.turn, len(piece.tokens)))
+        return said
+
+    def settle(self, said: Sequence[Said]) -> None:
+        """Take over what a step did, for turns that are still in the batch."""
+        for one in said:
+            line = self._batch.get(one.turn)
+            if line is not None:
+                line.job.computed += one.computed
+                if one.token is not None:
+                    line.job.tokens.append(one.token)
+
+    def _say(self, line: _Line, computed: int, logits: torch.Tensor) -> Said:
+        job = line.job
+        count = len(job.tokens) - job.prompt
+        if job.forced is not None:
+            picked = Picked(job.forced[count], 0.0, ())
+        else:
+            picked = line.sampler.pick(logits, job.grammar.mask() if job.grammar is not None else None)
+        token = picked.token
+        ended = token in self.model.eos if job.forced is None else count + 1 == len(job.forced)
+        if job.grammar is not None and not ended:
+            job.grammar.accept(token)
+        text, stopped = line.spell.feed(token) if token not in self.model.eos else ("", False)
+        full = count + 1 >= job.sampling.max_tokens or len(job.tokens) + 1 >= self.longest
+        end = "stop" if ended or stopped else "length" if full and job.forced is None else None
+        if end is not None and not stopped:
+            text += line.spell.finish()
+        return Said(job.turn, computed, token, text, picked.logprob, picked.top, end)  # type: ignore[arg-type]

@@ -1,0 +1,112 @@
+"""Messages to tokens, so that what the model said is never spelled anew.
+
+Token ids are the truth: an answer that carries the ids which the model sampled enters the next prompt as those ids.
+Only what others wrote is tokenised. The prompt of a turn therefore begins, token for token, with the context that
+the turn before it left, as long as the template only appends.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..tools import Call, Dialect, Tool, render_call, render_result, render_tools
+from .errors import BadMessage
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+    calls: tuple[Call, ...] = ()
+    """What an assistant called; its text stands before them."""
+    tokens: tuple[int, ...] = ()
+    """The ids an assistant's answer was sampled as, if we sampled it."""
+    tool: str = ""
+    """The tool whose result this is."""
+    call: str = ""
+    """The call that it answers."""
+
+
+class Renderer:
+    """Puts conversations before one model: its tokenizer, its template and its dialect of tool calls."""
+
+    def __init__(self, tokenizer: Any, dialect: Dialect, eos: Sequence[int]) -> None:
+        self.dialect = dialect
+        self._tokenizer = tokenizer
+        self._eos = frozenset(eos)
+        # A place holder that nobody can have written: what stands in its place is spliced in as ids.
+        self._mark = f"said-{secrets.token_hex(8)}-"
+
+    def tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """The prompt that asks for the next answer. Raises BadMessage if there is nothing to answer."""
+        if not messages:
+            raise BadMessage("there are no messages: give at least one")
+        chat = self._chat(messages, tools)
+        native = self.dialect.native and bool(tools)
+        offered = {"tools": [_offer(tool) for tool in tools]} if native else {}
+        text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **offered)
+        return self._splice(str(text), messages)
+
+    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+        dialect = self.dialect
+        chat: list[dict[str, Any]] = []
+        system = "\n\n".join(message.text for message in messages if message.role == "system")
+        if tools and not dialect.native:
+            system = f"{system}\n\n{render_tools(dialect, tools)}".strip()
+        if system:
+            chat.append({"role": "system", "content": system})
+        if tools and not dialect.native:
+            chat += [{"role": role, "content": text} for role, text in dialect.examples]
+        for index, message in enumerate(messages):
+            if message.role == "system":
+                continue
+            entry = self._entry(index, message)
+            # Results of parallel calls stand in one turn, where templates expect users and assistants to alternate.
+            if message.role == "tool" and index and messages[index - 1].role == "tool" and not dialect.native:
+                chat[-1]["content"] += "\n" + entry["content"]
+            else:
+                chat.append(entry)
+        return chat
+
+    def _entry(self, index: int, message: Message) -> dict[str, Any]:
+        dialect = self.dialect
+        match message.role:
+            case "assistant":
+                if message.tokens:
+                    return {"role": "assistant", "content": f"{self._mark}{index}-"}
+                calls = [render_call(dialect, call.name, call.text) for call in message.calls]
+                return {"role": "assistant", "content": "\n".join([message.text, *calls] if message.text else calls)}
+            case "tool":
+                if dialect.native:
+                    return {"role": "tool", "name": message.tool, "content": message.text}
+                return {"role": "user", "content": render_result(dialect, message.tool, message.text)}
+            case _:
+                return {"role": message.role, "content": message.text}
+
+    def _splice(self, text: str, messages: Sequence[Message]) -> tuple[int, ...]:
+        ids: list[int] = []
+        first, *rest = text.split(self._mark)
+        ids += self._encode(first)
+        for part in rest:
+            index, _, tail = part.partition("-")
+            said = list(messages[int(index)].tokens)
+            while said and said[-1] in self._eos:
+                said.pop()  # the template ends the turn itself
+            ids += said
+            ids += self._encode(tail)
+        return tuple(ids)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
+
+
+def _offer(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}

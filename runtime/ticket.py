@@ -1,0 +1,121 @@
+"""An answer on its way: read by a thread, or by a coroutine of any asyncio loop.
+
+The loop's thread writes, the caller reads. A blocked reader holds no thread but its own, and none at all when it is a
+coroutine, so that turns which wait for admission never occupy the threads in which tools run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from .engines import End
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One token of an answer and the text that became final with it."""
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What became of a turn's context, counted where rows enter the forward pass."""
+
+    turn: str
+    program: str
+    policy: str
+    prompt_tokens: int
+    reused_tokens: int
+    computed_tokens: int
+    """Rows computed for the prompt at its first start."""
+    recomputed_tokens: int
+    """Rows computed again after preemptions; never counted as reuse."""
+    said_tokens: int
+    queued_s: float
+    why: str
+    """Why so much or so little was reused."""
+    held_s: float = 0.0
+    """For how long the context is held now; 0: not at all."""
+    held_tokens: int = 0
+    hold_why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last of an answer."""
+
+    reason: End
+    facts: Facts
+
+
+Chunk = Piece | Ended
+
+
+class Ticket:
+    """The chunks of one turn, in order, ending with `Ended` or with the error that ended it."""
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._chunks: deque[Chunk | BaseException] = deque()
+        self._ready = threading.Condition()
+        self._waker: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._over = False
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: everything it holds is freed. Harmless when it is over."""
+        if not self._over:
+            self._cancel()
+
+    def put(self, chunk: Chunk | BaseException) -> None:
+        """Called on the loop's thread."""
+        with self._ready:
+            self._chunks.append(chunk)
+            self._ready.notify_all()
+            if self._waker is not None and not self._waker[0].is_closed():
+                self._waker[0].call_soon_threadsafe(self._waker[1].set)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """For threads. Leaving before the end cancels the turn."""
+        try:
+            while not self._over:
+                with self._ready:
+                    while not self._chunks:
+                        self._ready.wait()
+                    chunk = self._chunks.popleft()
+                yield self._open(chunk)
+        finally:
+            self.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        """For coroutines. Leaving before the end, or being cancelled, cancels the turn."""
+        event = asyncio.Event()
+        with self._ready:
+            self._waker = (asyncio.get_running_loop(), event)
+        try:
+            while not self._over:
+                with self._ready:
+                    chunk = self._chunks.popleft() if self._chunks else None
+                    if chunk is None:
+                        event.clear()
+                if chunk is None:
+                    await event.wait()
+                else:
+                    yield self._open(chunk)
+        finally:
+            self._waker = None
+            self.cancel()
+
+    def _open(self, chunk: Chunk | BaseException) -> Chunk:
+        if isinstance(chunk, BaseException):
+            self._over = True
+            raise chunk
+        self._over = isinstance(chunk, Ended)
+        return chunk

@@ -1,0 +1,67 @@
+"""Traces of agents that go round in circles: OpenTelemetry spans for graphs, nodes, tools, models, engine.
+
+    from sostenuto.tracing import instrument, provider
+    undo = instrument(provider(trace_file="run.jsonl"))
+
+Opening a span imports OpenTelemetry's API and nothing else. The names that need LangGraph, or the SDK, are
+imported when they are first asked for: a program without a graph must not pay a second for one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from .errors import BadTraceFile, MissingExporter, OtherProvider, TracingError
+from .names import Facts, Value
+from .spans import ModelCall, Open, ToolCall, model_span, tool_span, tracer, work_span
+
+__all__ = [
+    "BadTraceFile",
+    "Facts",
+    "GraphTracer",
+    "MissingExporter",
+    "ModelCall",
+    "OTLPJsonFile",
+    "Open",
+    "OtherProvider",
+    "Record",
+    "ToolCall",
+    "TracingError",
+    "Value",
+    "instrument",
+    "instrumented",
+    "model_span",
+    "parent_from",
+    "provider",
+    "read_otlp_json",
+    "records_of",
+    "render_tree",
+    "tool_span",
+    "tracer",
+    "work_span",
+]
+
+_LAZY = {
+    "GraphTracer": ".graph_callbacks",
+    "OTLPJsonFile": ".setup",
+    "Record": ".records",
+    "instrument": ".graph",
+    "instrumented": ".graph",
+    "parent_from": ".graph_callbacks",
+    "provider": ".setup",
+    "read_otlp_json": ".records",
+    "records_of": ".setup",
+    "render_tree": ".tree",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {sorted(__all__)}")
+    value: object = getattr(import_module(_LAZY[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

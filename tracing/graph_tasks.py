@@ -1,0 +1,186 @@
+"""The wrappers round LangGraph's tasks: a span for each visit of a node, and for each attempt at it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import PregelExecutableTask, Send
+from opentelemetry import trace
+
+from . import names
+from .graph_run import GraphRun, Visit, Wrote, current_run
+from .graph_signals import QUIET, Switch, aclose, signal
+from .names import Facts, Value
+from .spans import Active, note
+
+
+def traced_task(run_task: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
+    """The runner's `run_with_retry` with a span round the task."""
+
+    @wraps(run_task)
+    def wrapper(task: PregelExecutableTask, retry_policy: Any, *args: Any, **kwargs: Any) -> Any:
+        run = None if switch.idle() else current_run()
+        if run is None or _hidden(task):
+            return run_task(task, retry_policy, *args, **kwargs)
+        with _Task(run, task, attempts=bool(task.retry_policy or retry_policy)) as node:
+            return run_task(node.inside(task), retry_policy, *args, **kwargs)
+
+    return wrapper
+
+
+def traced_atask(run_task: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[..., Awaitable[Any]]:
+    """The runner's `arun_with_retry` with a span round the task."""
+
+    @wraps(run_task)
+    async def wrapper(task: PregelExecutableTask, retry_policy: Any, *args: Any, **kwargs: Any) -> Any:
+        run = None if switch.idle() else current_run()
+        if run is None or _hidden(task):
+            return await run_task(task, retry_policy, *args, **kwargs)
+        attempts = bool(task.retry_policy or retry_policy or task.timeout)
+        with _Task(run, task, attempts=attempts) as node:
+            return await run_task(node.inside(task), retry_policy, *args, **kwargs)
+
+    return wrapper
+
+
+class _Task:
+    """The span of a task, open until the task and the last of its attempts have ended."""
+
+    def __init__(self, run: GraphRun, task: PregelExecutableTask, *, attempts: bool) -> None:
+        self.run = run
+        self.task = task
+        self.visit = _visit(task)
+        self.span = run.start(self.visit)
+        self.attempts = 0
+        self._proxied = attempts
+        self._open = 1
+        self._lock = threading.Lock()
+        self._active = Active(trace.set_span_in_context(self.span))
+
+    def inside(self, task: PregelExecutableTask) -> PregelExecutableTask:
+        """The task to run: itself, or with every attempt at it in a span of its own."""
+        proc: Any = _Attempts(self, task.proc) if self._proxied else task.proc
+        return replace(task, proc=proc) if self._proxied else task
+
+    def __enter__(self) -> _Task:
+        self._active.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._active.__exit__(kind, error, trace)
+        status = signal(self.span, error)
+        note(self.span, error, quiet=QUIET)
+        if status == "interrupt":
+            self.run.interrupted = True
+        facts: dict[str, Value] = {
+            names.GRAPH_STATUS: status,
+            names.GRAPH_ATTEMPTS: max(1, self.attempts),
+        }
+        if goto := _goto(self.task):
+            facts[names.GRAPH_GOTO] = goto
+        self.span.set_attributes(facts)
+        self.release()
+
+    @contextmanager
+    def attempt(self) -> Iterator[Active]:
+        """An attempt; what it yields makes it current. After a timeout it may outlive its task a little."""
+        with self._lock:
+            self._open += 1
+            self.attempts += 1
+            number = self.attempts
+        facts: Facts = {names.GRAPH_ATTEMPT: number}
+        within = trace.set_span_in_context(self.span)
+        span = self.run.tracer.start_span(f"{names.ATTEMPT} {number}", within, attributes=facts)
+        error: BaseException | None = None
+        try:
+            yield Active(trace.set_span_in_context(span))
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            signal(span, error)
+            note(span, error, quiet=QUIET)
+            span.end()
+            self.release()
+
+    def release(self) -> None:
+        with self._lock:
+            self._open -= 1
+            last = self._open == 0
+        if last:
+            self.span.end()
+            self.run.ended(self.visit, self.span, _wrote(self.task))
+
+
+class _Attempts:
+    """A task's body, with a span round each time it is called."""
+
+    def __init__(self, node: _Task, body: Any) -> None:
+        self._node = node
+        self._body = body
+
+    def invoke(self, input: Any, config: RunnableConfig) -> Any:
+        with self._node.attempt() as active, active:
+            return self._body.invoke(input, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig) -> Any:
+        with self._node.attempt() as active, active:
+            return await self._body.ainvoke(input, config)
+
+    async def astream(self, input: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+        inner = self._body.astream(input, config)
+        with self._node.attempt() as active:
+            try:
+                while True:
+                    with active:
+                        try:
+                            chunk = await anext(inner)
+                        except StopAsyncIteration:
+                            return
+                    yield chunk
+            finally:
+                with active:
+                    await aclose(inner)
+
+
+def _visit(task: PregelExecutableTask) -> Visit:
+    metadata = task.config.get("metadata", {})
+    return Visit(
+        node=task.name,
+        task=task.id,
+        step=int(metadata.get("langgraph_step", -1)),
+        path=_path(task.path[:3]),
+        triggers=tuple(task.triggers),
+        checkpoint_ns=str(metadata.get("langgraph_checkpoint_ns", "")),
+        sent=id(task.input) if task.path[0] == "__pregel_push" else None,
+    )
+
+
+def _path(path: tuple[Any, ...]) -> str:
+    return "/".join(f"({_path(each)})" if isinstance(each, tuple) else str(each) for each in path)
+
+
+def _hidden(task: PregelExecutableTask) -> bool:
+    return "langsmith:hidden" in (task.config.get("tags") or ())
+
+
+def _wrote(task: PregelExecutableTask) -> Iterator[Wrote]:
+    for channel, value in task.writes:
+        if isinstance(value, Send):
+            yield Wrote(channel, value.node, id(value.arg))
+        else:
+            yield Wrote(channel)
+
+
+def _goto(task: PregelExecutableTask) -> tuple[str, ...]:
+    """The nodes a task's writes lead to: by edge, by command, or sent."""
+    edges = [
+        channel.removeprefix("branch:to:") for channel, _ in task.writes if channel.startswith("branch:to:")
+    ]
+    return tuple(edges + [value.node for _, value in task.writes if isinstance(value, Send)])
