@@ -1,0 +1,414 @@
+"""The kernel: what starts, what is held, what gives way, and that nothing waits for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sostenuto.kvstore import Ledger, root
+from sostenuto.scheduler import (
+    POLICIES,
+    Arrived,
+    Cancelled,
+    Closed,
+    Effect,
+    Event,
+    Finished,
+    Forking,
+    Grow,
+    Hold,
+    Interrupted,
+    Kernel,
+    NeedRoom,
+    Paused,
+    Policy,
+    Preempt,
+    Program,
+    ProgramId,
+    Progress,
+    Refuse,
+    Release,
+    Retention,
+    ScheduleError,
+    Start,
+    Stepped,
+    Stop,
+    Tick,
+    ToolEnded,
+    ToolStarted,
+    Travelled,
+    TurnId,
+    UnknownTurn,
+    Waiting,
+    Wake,
+    World,
+    named,
+)
+
+PAGE = 4
+ROOT = root(model="m").hex()
+
+
+class Stage:
+    """A kernel with a clock, and the few moves that every test is made of."""
+
+    def __init__(self, policy: str = "sostenuto", *, room: int = 8) -> None:
+        chosen = named(policy)
+        self.kernel = Kernel(Ledger(room, PAGE, rank=chosen.evict), chosen)
+        self.now = 0.0
+        self.log: list[Effect] = []
+        self.prompts: dict[str, list[int]] = {}
+
+    def tell(self, event: Event, *, after: float = 0.0) -> list[Effect]:
+        self.now += after
+        effects = self.kernel.handle(event, self.now)
+        self.kernel.check()
+        self.log += effects
+        return effects
+
+    def arrive(self, turn: str, tokens: Iterable[int], *, program: str = "", branch: str = "main") -> list[Effect]:
+        name, told = ProgramId(program or turn), tuple(tokens)
+        self.prompts[turn] = list(told)
+        return self.tell(Arrived(TurnId(turn), name, branch, ROOT, told, 16))
+
+    def compute(self, turn: str, count: int, *said: int) -> list[Effect]:
+        return self.tell(Stepped((Progress(TurnId(turn), count, said),)))
+
+    def run(self, turn: str, tokens: Iterable[int], *, program: str = "", branch: str = "main") -> Start:
+        """A turn from its arrival to the computation of its prompt."""
+        (start,) = [one for one in self.arrive(turn, tokens, program=program, branch=branch) if isinstance(one, Start)]
+        self.compute(turn, len(self.prompts[turn]) - start.reuse)
+        return start
+
+    def pause(self, turn: str, *tools: str) -> list[Effect]:
+        return self.tell(Paused(TurnId(turn), tools or ("search",)))
+
+    def starts(self) -> list[str]:
+        return [effect.turn for effect in self.log if isinstance(effect, Start)]
+
+
+def of(kind: type[Effect], effects: list[Effect]) -> list[Effect]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def test_a_held_context_computes_only_new_tokens_though_rivals_filled_the_pool() -> None:
+    stage = Stage()
+    stage.run("a1", range(8), program="a")
+    held = stage.pause("a1")
+    assert [type(effect) for effect in held] == [Hold, Wake]
+    for rival in range(100, 300, 50):
+        stage.run(f"b{rival}", range(rival, rival + 16))
+        stage.tell(Finished(TurnId(f"b{rival}")))
+    again = stage.run("a2", range(10), program="a")
+    assert (again.reuse, again.why) == (8, "held")
+
+
+def test_a_forgetful_policy_computes_it_again() -> None:
+    stage = Stage("forgetful")
+    stage.run("a1", range(8), program="a")
+    assert stage.pause("a1") == []
+    for rival in range(100, 300, 50):
+        stage.run(f"b{rival}", range(rival, rival + 16))
+        stage.tell(Finished(TurnId(f"b{rival}")))
+    assert stage.run("a2", range(10), program="a").reuse == 0
+
+
+def test_where_everything_fits_both_policies_reuse_the_same() -> None:
+    reuse = []
+    for policy in POLICIES:
+        stage = Stage(policy, room=64)
+        stage.run("a1", range(8), program="a")
+        stage.pause("a1")
+        stage.run("b1", range(100, 120), program="b")
+        stage.tell(Finished(TurnId("b1")))
+        reuse.append(stage.run("a2", range(10), program="a").reuse)
+    assert reuse == [8, 8]
+
+
+def test_every_hold_ends_and_its_context_stays_findable() -> None:
+    stage = Stage()
+    stage.run("a1", range(8), program="a")
+    hold, wake = stage.pause("a1")
+    assert isinstance(hold, Hold)
+    assert isinstance(wake, Wake)
+    assert hold.until == wake.at
+    (release,) = stage.tell(Tick(), after=wake.at)
+    assert release == Release(ProgramId("a"), "main", 8, "its time is over")
+    assert stage.kernel.ledger.held == 0
+    again = stage.run("a2", range(10), program="a")
+    assert (again.reuse, again.why) == (8, "cached")
+
+
+def test_closing_releases_at_once_and_what_was_closed_goes_first() -> None:
+    stage = Stage()
+    stage.run("old", range(8), program="old")
+    stage.tell(Finished(TurnId("old")))
+    stage.run("a1", range(50, 58), program="a")
+    stage.pause("a1")
+    assert of(Release, stage.tell(Closed(ProgramId("a"), "failed"))) == [
+        Release(ProgramId("a"), "main", 8, "its program failed")
+    ]
+    stage.run("b", range(100, 118), program="b")  # takes the four free pages and one more
+    known = stage.kernel.ledger.match(root(model="m"), list(range(8))).tokens(PAGE)
+    gone = stage.kernel.ledger.match(root(model="m"), list(range(50, 58))).tokens(PAGE)
+    assert (known, gone) == (8, 4)
+
+
+def test_closing_a_program_ends_its_waiting_and_running_turns() -> None:
+    stage = Stage()
+    stage.arrive("a1", range(8), program="a")
+    stage.arrive("a2", range(50, 80), program="a", branch="other")
+    refused = of(Refuse, stage.tell(Closed(ProgramId("a"), "cancelled")))
+    assert sorted(effect.turn for effect in refused if isinstance(effect, Refuse)) == ["a1", "a2"]
+    assert stage.kernel.available == 8
+
+
+def test_a_new_turn_supersedes_only_what_it_extends_or_replaces() -> None:
+    stage = Stage(room=16)
+    stage.run("a1", range(8), program="a", branch="one")
+    stage.pause("a1")
+    stage.run("a2", range(50, 58), program="a", branch="two")
+    stage.pause("a2")
+    assert stage.kernel.held == 4
+    stage.run("a3", [*range(8), 9], program="a", branch="three")  # extends one's context, under another name
+    assert [(r.branch, r.why) for r in stage.log if isinstance(r, Release)] == [("one", "extended by the next turn")]
+    stage.run("a4", range(90, 94), program="a", branch="two")  # shares nothing, and is the same branch
+    assert [(r.branch, r.why) for r in stage.log if isinstance(r, Release)][1:] == [
+        ("two", "replaced by another turn of its branch")
+    ]
+    assert stage.kernel.held == 0
+
+
+def test_siblings_that_were_announced_share_what_is_held() -> None:
+    stage = Stage(room=16)
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    stage.tell(Forking(ProgramId("a"), 3))
+    reused = [stage.run(f"s{n}", [*range(8), 100 + n], program="a", branch=f"s#{n}").reuse for n in range(3)]
+    assert reused == [8, 8, 8]
+    assert stage.kernel.held == 0
+
+
+def test_a_program_that_waits_for_a_person_holds_nothing() -> None:
+    stage = Stage()
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    (release,) = stage.tell(Interrupted(ProgramId("a")))
+    assert isinstance(release, Release)
+    assert release.why == "waits for a person"
+
+
+def test_going_back_in_time_gives_up_the_abandoned_future() -> None:
+    stage = Stage()
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    (release,) = stage.tell(Travelled(ProgramId("a"), "c1"))
+    assert isinstance(release, Release)
+    assert release.why == "set back to c1"
+
+
+def test_programs_keep_their_place_over_all_their_turns() -> None:
+    stage = Stage(room=4)
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    stage.arrive("b1", range(100, 113), program="b")  # does not fit beside what a holds
+    assert "b1" not in stage.starts()
+    stage.run("a2", range(9), program="a")
+    stage.tell(Finished(TurnId("a2")))
+    assert stage.starts() == ["a1", "a2", "b1"]
+
+
+def test_an_older_program_takes_the_room_that_a_younger_one_holds() -> None:
+    stage = Stage(room=6)
+    stage.run("a1", range(4), program="a")
+    stage.pause("a1")
+    stage.run("b1", range(100, 108), program="b")
+    stage.pause("b1")
+    start = stage.run("a2", range(20), program="a")
+    assert start.reuse == 4
+    assert [release.why for release in stage.log if isinstance(release, Release)][0] == "room for a"
+
+
+def test_all_pages_held_and_a_new_turn_is_progress_in_bounded_time() -> None:
+    stage = Stage(room=4)
+    stage.run("a1", range(12), program="a")
+    (hold, _) = stage.pause("a1")
+    assert isinstance(hold, Hold)
+    assert stage.arrive("b1", range(100, 110), program="b") == []
+    assert "b1" in [start.turn for start in stage.tell(Tick(), after=hold.until) if isinstance(start, Start)]
+
+
+def test_a_hold_is_clipped_to_the_budget_and_says_so() -> None:
+    ledger = Ledger(8, PAGE)
+    kernel = Kernel(ledger, named("sostenuto"), hold_budget=0.25)
+    kernel.handle(Arrived(TurnId("a"), ProgramId("a"), "main", ROOT, tuple(range(16)), 4), 0.0)
+    kernel.handle(Stepped((Progress(TurnId("a"), 16),)), 0.0)
+    hold = kernel.handle(Paused(TurnId("a"), ("t",)), 0.0)[0]
+    assert isinstance(hold, Hold)
+    assert (hold.pages, hold.asked, hold.tokens) == (2, 4, 8)
+    assert "clipped" in hold.why
+
+
+@pytest.mark.parametrize("tokens", [0, 32, 40])
+def test_what_can_never_run_is_refused_at_the_door(tokens: int) -> None:
+    stage = Stage(room=8)
+    (refused,) = stage.arrive("a", range(tokens))
+    assert isinstance(refused, Refuse)
+    assert str(tokens) in refused.why or "no tokens" in refused.why
+    assert stage.kernel.waiting == 0
+
+
+def test_a_turn_that_grows_to_the_bound_is_stopped_there() -> None:
+    stage = Stage(room=2)
+    stage.run("a", range(7))
+    stage.compute("a", 0, 7)
+    assert stage.tell(NeedRoom((TurnId("a"),))) == []
+    stage.compute("a", 1, 8)
+    (stop,) = stage.tell(NeedRoom((TurnId("a"),)))
+    assert isinstance(stop, Stop)
+    assert stage.kernel.available == 2
+
+
+def test_growth_takes_from_the_cache_then_preempts_the_latest_program() -> None:
+    stage = Stage(room=5)
+    stage.run("a", range(4))
+    stage.run("b", range(100, 104))
+    stage.compute("a", 0, 5)
+    (grow,) = stage.tell(NeedRoom((TurnId("a"),)))
+    assert isinstance(grow, Grow)
+    stage.compute("a", 1, 6, 7, 8, 9)
+    stage.compute("b", 0, 1)
+    stage.tell(NeedRoom((TurnId("b"),)))
+    stage.compute("a", 3, 10)
+    effects = stage.tell(NeedRoom((TurnId("a"),)))
+    assert [type(effect) for effect in effects] == [Grow] or Preempt in [type(effect) for effect in effects]
+    stage.compute("a", 1, *range(20, 33))
+    effects = stage.tell(NeedRoom((TurnId("a"),)))
+    assert [effect.turn for effect in [*stage.log] if isinstance(effect, Preempt)] == ["b"]
+    stage.tell(Finished(TurnId("a")))
+    assert stage.starts()[-1] == "b"
+
+
+def test_late_completions_of_cancelled_turns_are_dropped() -> None:
+    stage = Stage()
+    stage.arrive("a", range(8))
+    stage.tell(Cancelled(TurnId("a")))
+    assert stage.compute("a", 8, 1) == []
+    assert stage.kernel.available == 8
+    assert stage.kernel.ledger.free == 8
+
+
+def test_a_turn_id_serves_once() -> None:
+    stage = Stage()
+    stage.arrive("a", range(4))
+    with pytest.raises(UnknownTurn, match="a has arrived"):
+        stage.arrive("a", range(4))
+    assert issubclass(UnknownTurn, ScheduleError)
+
+
+def test_tools_that_are_out_keep_a_program_in_the_books_until_it_closes() -> None:
+    stage = Stage()
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    stage.tell(ToolStarted(ProgramId("a"), "search", "c1"))
+    stage.tell(Tick(), after=1000.0)
+    program = stage.kernel.programs[ProgramId("a")]
+    assert isinstance(program, Program)
+    assert list(program.tools) == ["c1"]
+    stage.tell(ToolEnded(ProgramId("a"), "search", "c1"))
+    stage.tell(Closed(ProgramId("a")))
+    assert not stage.kernel.programs
+
+
+def test_a_policy_is_a_value_made_of_functions() -> None:
+    def longest_first(world: World, turn: Waiting) -> tuple[float, ...]:
+        return (-turn.tokens,)
+
+    policy = Policy(name="mine", order=longest_first, retain=lambda world, program, tools: Retention(1.0, "mine"))
+    kernel = Kernel(Ledger(4, PAGE), policy)
+    kernel.handle(Arrived(TurnId("x"), ProgramId("x"), "main", ROOT, tuple(range(15)), 4), 0.0)
+    for name, count in (("short", 2), ("long", 9)):
+        kernel.handle(Arrived(TurnId(name), ProgramId(name), "main", ROOT, tuple(range(100, 100 + count)), 4), 0.0)
+    effects = kernel.handle(Cancelled(TurnId("x")), 1.0)
+    assert [effect.turn for effect in effects if isinstance(effect, Start)] == ["long"]
+
+
+def test_an_unknown_policy_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match="forgetful, sostenuto"):
+        named("lru")
+
+
+moves = st.lists(
+    st.tuples(st.sampled_from(["arrive", "step", "pause", "finish", "cancel", "close", "wait"]), st.integers(0, 5), st.integers(1, 30)),
+    max_size=60,
+)
+
+
+@given(policy=st.sampled_from(sorted(POLICIES)), moves=moves)
+@settings(deadline=None, max_examples=150)
+def test_the_books_balance_nothing_waits_for_ever_and_the_same_events_give_the_same_effects(
+    policy: str, moves: list[tuple[str, int, int]]
+) -> None:
+    events: list[tuple[Event, float]] = []
+
+    def play(stage: Stage) -> None:
+        running: dict[str, int] = {}
+        known: dict[str, tuple[str, int]] = {}
+        for number, (move, who, size) in enumerate(moves):
+            alive = sorted(known)
+            turn = alive[who % len(alive)] if alive else None
+            event: Event | None = None
+            if move == "arrive":
+                name = f"t{number}"
+                known[name] = (f"p{who}", size)
+                event = Arrived(TurnId(name), ProgramId(f"p{who}"), "main", ROOT, tuple(range(who, who + size)), 8)
+            elif move == "wait":
+                event = Tick()
+                stage.now += size
+            elif move == "close":
+                event = Closed(ProgramId(f"p{who}"))
+            elif turn is not None and move == "cancel":
+                event = Cancelled(TurnId(turn))
+                known.pop(turn)
+            elif turn is not None and turn in running:
+                if move == "step":
+                    event = Stepped((Progress(TurnId(turn), running[turn], (7,)),))
+                    running[turn] = 1
+                else:
+                    event = Paused(TurnId(turn), ("t",)) if move == "pause" else Finished(TurnId(turn))
+                    known.pop(turn)
+            if event is None:
+                continue
+            events.append((event, stage.now))
+            queue = list(stage.tell(event))
+            if isinstance(event, Stepped):
+                events.append((NeedRoom((event.progress[0].turn,)), stage.now))
+                queue += stage.tell(NeedRoom((event.progress[0].turn,)))
+            for effect in queue:
+                match effect:
+                    case Start(turn=name, reuse=reuse):
+                        running[name] = len(stage.kernel._turns[name].tokens) - reuse
+                    case Preempt(turn=name):
+                        running.pop(name)
+                    case Refuse(turn=name) | Stop(turn=name):
+                        known.pop(name, None)
+                        running.pop(name, None)
+                    case _:
+                        pass
+        # Everything that runs ends, time passes: whoever waits must have started, or been refused.
+        for _ in range(len(moves) + 1):
+            stage.tell(Tick(), after=1000.0)
+            for name in list(stage.kernel._running):
+                stage.tell(Finished(name))
+        assert stage.kernel.waiting == 0
+        assert stage.kernel.held == 0
+        stage.kernel.check()
+
+    first = Stage(policy, room=8)
+    play(first)
+    second = Kernel(Ledger(8, PAGE, rank=named(policy).evict), named(policy))
+    again = [effect for event, now in events for effect in second.handle(event, now)]
+    assert again == first.log[: len(again)]
