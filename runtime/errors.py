@@ -7,6 +7,7 @@
     ├── Refused             a turn that can never run, with the reason
     ├── EngineFailed        a step of the engine failed; its turns are lost
     ├── HostClosed          the host was closed, before or during a turn
+    ├── RepairsSpent        too many tool calls in a row were rejected
     ├── BadMessage          a message that cannot be put before the model
     └── BrokenJournal       a journal that cannot be read
 """
@@ -40,6 +41,10 @@ class EngineFailed(SostenutoError):
 
 class HostClosed(SostenutoError):
     """The host was closed, before or during a turn."""
+
+
+class RepairsSpent(SostenutoError):
+    """Too many tool calls in a row were rejected."""
 
 
 class BadMessage(SostenutoError, ValueError):

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from ..kvstore import root
 from ..scheduler import Closed, Event, ProgramId, named
-from ..tools import Call, Choice, Delta, Grammar, Outcome, Parser, Tool, dialect_for
+from ..tools import Call, Choice, Delta, Grammar, Outcome, Parser, TextDelta, Tool, dialect_for
 from ..tools.grammars.llguidance import LLGuidanceCompiler
 from .engines import End, Engine
 from .loop import Loop, Request
@@ -46,6 +46,8 @@ class Answer:
     """What came of it."""
 
     outcome: Outcome
+    text: str
+    """All of it as the model wrote it, calls included."""
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     top: tuple[tuple[tuple[int, float], ...], ...]
@@ -65,23 +67,28 @@ class Answering:
         self.answer: Answer | None = None
         self._parser = parser
         self._pieces: list[Piece] = []
+        self._out = 0  # characters of text outside of calls that went out
 
     def take(self, chunk: Chunk) -> list[Delta]:
         """What the chunk adds, in the vocabulary of tool calls; after the last one `answer` is there."""
         if isinstance(chunk, Piece):
             self._pieces.append(chunk)
-            return self._parser.feed(chunk.text)
+            deltas = self._parser.feed(chunk.text)
+            self._out += sum(len(delta.text) for delta in deltas if isinstance(delta, TextDelta))
+            return deltas
         outcome = self._parser.finish(truncated=chunk.reason == "length")
         pieces = self._pieces
         self.answer = Answer(
             outcome=outcome,
+            text="".join(piece.text for piece in pieces),
             tokens=tuple(piece.token for piece in pieces),
             logprobs=tuple(piece.logprob for piece in pieces),
             top=tuple(piece.top for piece in pieces),
             reason=chunk.reason,
             facts=chunk.facts,
         )
-        return self._parser.rest()
+        rest = outcome.text[self._out :]  # held back as the possible beginning of a call
+        return [TextDelta(rest)] if rest else []
 
     def wait(self) -> Answer:
         """Read to the end on this thread."""

@@ -258,7 +258,7 @@ class Loop:
         turn.ticket.put(Ended(reason, self._facts(name, turn, hold)))
 
     def _facts(self, name: TurnId, turn: _Turn, hold: Hold | None) -> Facts:
-        prompt = turn.job.prompt
+        prompt, held = turn.job.prompt, hold.until - self._now() if hold is not None else 0.0
         said = len(turn.job.tokens) - prompt
         return Facts(
             turn=name,
@@ -271,7 +271,8 @@ class Loop:
             said_tokens=said,
             queued_s=(turn.started or turn.arrived) - turn.arrived,
             why=turn.why,
-            held_s=hold.until - self._now() if hold is not None else 0.0,
+            held_s=held,
+            held_until=time.time() + held if hold is not None else 0.0,
             held_tokens=hold.tokens if hold is not None else 0,
             hold_why=hold.why if hold is not None else "",
         )

@@ -44,6 +44,8 @@ class Facts:
     """Why so much or so little was reused."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
+    held_until: float = 0.0
+    """The hold's end as Unix time."""
     held_tokens: int = 0
     hold_why: str = ""
 

@@ -16,8 +16,8 @@ class Grammar(Protocol):
     def mask(self) -> bytes | None:
         """The tokens that may come next: bit i of byte i // 8 (lowest first) is token i, 1 = allowed.
 
-        Four bytes for every 32 tokens of the vocabulary, rounded up. None: every token is allowed and would be
-        accepted, so nothing need be applied. Never changes the state.
+        Four bytes for every 32 tokens of the vocabulary, rounded up. None: every token is allowed and would
+        be accepted, so nothing need be applied. Never changes the state.
         """
         ...
 
@@ -26,7 +26,7 @@ class Grammar(Protocol):
         ...
 
     def rollback(self, tokens: int) -> None:
-        """Take back the last tokens accepted, the end token among them. Raises ValueError beyond the start."""
+        """Take back the last tokens accepted, the end token too. Raises ValueError beyond the start."""
         ...
 
     def fork(self) -> Self:
@@ -50,7 +50,7 @@ class Compiler(Protocol):
     def tools(
         self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, parallel: bool
     ) -> Grammar | None:
-        """The grammar of a turn that may call these tools; None when the choice leaves nothing to constrain."""
+        """The grammar of a turn that may call these tools; None when nothing is to be constrained."""
         ...
 
     def schema(self, schema: Mapping[str, Json]) -> Grammar:

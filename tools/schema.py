@@ -17,7 +17,7 @@ from referencing.exceptions import Unresolvable
 from .errors import BadSchema, MalformedCall, Problem
 from .patterns import why_unsafe
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Node: TypeAlias = "dict[str, Any]"
 
 MAX_DEPTH = 64
@@ -39,8 +39,8 @@ _VALUES = ("properties", "patternProperties", "items", "prefixItems", "additiona
 def check_schema(schema: Mapping[str, Any]) -> None:
     """Nothing if the schema can be used; raises BadSchema with the place, what was found and what to write.
 
-    Refused: what is no JSON, what is no schema of its dialect (2020-12 unless it names another), too deep, too
-    large, references that leave the document or lead nowhere, patterns whose matching may take for ever.
+    Refused: what is no JSON, what is no schema of its dialect (2020-12 unless it names another), too deep,
+    too large, references that leave the document or lead nowhere, patterns whose matching may never end.
     """
     if not isinstance(schema, Mapping):
         raise BadSchema("", type(schema).__name__, "an object")
@@ -54,13 +54,13 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         cls.check_schema(root)
     except SchemaError as error:
         worst = best_match([error]) or error
-        raise BadSchema(_pointer(worst.absolute_path), _short(worst.message), "a valid JSON Schema") from error
+        raise BadSchema(_pointer(worst.path), _short(worst.message), "a valid JSON Schema") from error
     for path, node in _places(root):
         _check_patterns(path, node)
 
 
 class Validator:
-    """Checks values against one schema; built once, used for every call. Never fetches, asserts no formats."""
+    """Checks values against one schema; built once, used often. Never fetches, asserts no formats."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         """Raises BadSchema."""
@@ -83,8 +83,8 @@ class Validator:
 def loads(text: str, limit: int = MAX_TEXT) -> Json:
     """Strict JSON. Raises MalformedCall for anything RFC 8259 leaves to luck.
 
-    That is: two equal keys, NaN and Infinity, numbers too large to be told from infinity, lone surrogates, text
-    after the value, nesting beyond MAX_DEPTH, more than `limit` characters.
+    That is: two equal keys, NaN and Infinity, numbers too large to be told from infinity, lone surrogates,
+    text after the value, nesting beyond MAX_DEPTH, more than `limit` characters.
     """
     if len(text) > limit:
         raise MalformedCall(f"{len(text)} characters of JSON: expected at most {limit}; send less at once")
@@ -108,9 +108,9 @@ def loads(text: str, limit: int = MAX_TEXT) -> Json:
 def closed(schema: Mapping[str, Any]) -> Node:
     """The schema, with objects that state their properties and say nothing of others closed to others.
 
-    Most tools leave `additionalProperties` out, so an invented argument would be valid; for tool arguments it is
-    not. Objects put together from several schemas (`allOf` and the like) stay as they are: there, closing one
-    part would forbid the others.
+    Most tools leave `additionalProperties` out, so an invented argument would be valid; for tool arguments it
+    is not. Objects put together from several schemas (`allOf` and the like) stay as they are: there, closing
+    one part would forbid the others.
     """
     root: Node = copy.deepcopy(dict(schema))
     shut: dict[str, bool] = {}
@@ -126,7 +126,8 @@ def closed(schema: Mapping[str, Any]) -> Node:
         for key, step, child in children(node):
             if key in _DEFINITIONS:
                 continue
-            through = close and alone and (key in ("anyOf", "oneOf") or (key == "allOf" and len(node[key]) == 1))
+            single = key in ("anyOf", "oneOf") or (key == "allOf" and len(node[key]) == 1)
+            through = close and alone and single
             ice = frozen or key in ("not", "if", "contains", "propertyNames")
             agenda.append((path + step, child, not ice and (key in _VALUES or through), ice))
         if "$ref" in node:
@@ -198,7 +199,7 @@ def _check_json(schema: Mapping[str, Any]) -> None:
         elif isinstance(value, float) and not math.isfinite(value):
             raise BadSchema("", repr(value), "finite numbers")
         elif value is not None and not isinstance(value, (str, int, float)):
-            raise BadSchema("", f"a {type(value).__name__}", "JSON: objects, lists, text, numbers, true, false, null")
+            raise BadSchema("", f"a {type(value).__name__}", "nothing but JSON")
 
 
 def _check_references(root: Node, path: str, node: Node, anchors: set[str]) -> None:
@@ -207,12 +208,12 @@ def _check_references(root: Node, path: str, node: Node, anchors: set[str]) -> N
         if reference is None:
             continue
         if not isinstance(reference, str) or not reference.startswith("#"):
-            raise BadSchema(path, f"{key} {reference!r}", "a reference inside the schema (#/$defs/...): none is fetched")
+            raise BadSchema(path, f"{key} {reference!r}", "a reference inside (#/$defs/...): none is fetched")
         if reference.startswith("#/"):
             if not isinstance(_resolve(root, reference[1:]), (Mapping, bool)):
-                raise BadSchema(path, f"{key} {reference!r}, which leads nowhere", "a reference to a schema inside")
+                raise BadSchema(path, f"{key} {reference!r}, which leads nowhere", "a schema at that place")
         elif reference != "#" and reference[1:] not in anchors:
-            raise BadSchema(path, f"{key} {reference!r} without its anchor", "a reference to a schema inside")
+            raise BadSchema(path, f"{key} {reference!r} without its anchor", "an $anchor of that name")
 
 
 def _anchors(node: Node) -> list[str]:

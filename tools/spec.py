@@ -49,13 +49,13 @@ class Choice:
 def read_tool(spec: Mapping[str, Any]) -> Tool:
     """A tool from OpenAI's form or the bare one, checked once, here.
 
-    Raises BadTool (or BadSchema) for a missing or odd name, a description that is no text, and a schema that is none.
+    Raises BadTool for a missing or odd name, a description that is no text, and a schema that is none.
     """
     if not isinstance(spec, Mapping):
         raise BadTool("?", f"{type(spec).__name__}", "a mapping with name, description and parameters")
     bare = spec.get("function", spec) if spec.get("type", "function") == "function" else spec
     if not isinstance(bare, Mapping):
-        raise BadTool("?", f"'function' as {type(bare).__name__}", "a mapping with name, description, parameters")
+        raise BadTool("?", f"'function' as {type(bare).__name__}", "a mapping with name and parameters")
     name = bare.get("name")
     if not isinstance(name, str) or not name:
         raise BadTool("?", f"name {name!r}", "a name that is not empty")

@@ -65,7 +65,7 @@ def write_message(answer: Answer, *, model: str) -> AIMessage:
     invalid = []
     if outcome.kind in ("malformed", "unknown_tool", "truncated") and outcome.problems:
         told = "; ".join(str(problem) for problem in outcome.problems)
-        invalid.append(InvalidToolCall(name=None, args=outcome.raw, id=None, error=told, type="invalid_tool_call"))
+        invalid.append(InvalidToolCall(name=None, args=answer.text, id=None, error=told, type="invalid_tool_call"))
     message = AIMessage(content=content, tool_calls=calls, invalid_tool_calls=invalid)
     message.usage_metadata = usage_of(answer.facts)
     message.response_metadata = metadata_of(answer, model=model, digest=digest_of(message))

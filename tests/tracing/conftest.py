@@ -67,7 +67,9 @@ class Spans:
         return found
 
     def links(self, span: ReadableSpan, why: str) -> list[int]:
-        return [each.context.span_id for each in span.links if (each.attributes or {})["sostenuto.link"] == why]
+        return [
+            each.context.span_id for each in span.links if (each.attributes or {})["sostenuto.link"] == why
+        ]
 
     def failed(self) -> list[str]:
         return [each.name for each in self.all if each.status.status_code is StatusCode.ERROR]
@@ -108,7 +110,9 @@ class Streaming(Scripted):
         answer = self._next()
         for word in str(answer.content).split():
             yield ChatGenerationChunk(message=AIMessageChunk(word))
-        last = AIMessageChunk("", usage_metadata=answer.usage_metadata, response_metadata=answer.response_metadata)
+        last = AIMessageChunk(
+            "", usage_metadata=answer.usage_metadata, response_metadata=answer.response_metadata
+        )
         yield ChatGenerationChunk(message=last)
 
 
@@ -151,7 +155,10 @@ def rounds() -> list[AIMessage]:
         )
         for each in (1, 2, 3)
     ]
-    return [*calls, AIMessage("done", response_metadata={"finish_reason": "stop", "model_name": "scripted-1"})]
+    return [
+        *calls,
+        AIMessage("done", response_metadata={"finish_reason": "stop", "model_name": "scripted-1"}),
+    ]
 
 
 @pytest.fixture
@@ -175,5 +182,3 @@ def agent(rounds: list[AIMessage], traced: Spans) -> Any:
 @pytest.fixture
 def models() -> dict[str, type[Scripted]]:
     return {"plain": Scripted, "streaming": Streaming, "own": Own}
-
-

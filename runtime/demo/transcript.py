@@ -1,0 +1,128 @@
+"""A live run as a transcript, and the same transcript under another policy or in another pool.
+
+Everything comes from the journal: the prompts as tokens, what was said, how long each pause was. A replay sends the
+same prompts through the same model, says the same words, and pauses for as long; only the decisions may differ.
+Tokens are counted where rows enter the forward pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...scheduler import Closed, ProgramId, named
+from ..engines.torch.engine import TorchEngine
+from ..engines.torch.model import Model
+from ..loop import Loop, Request
+from ..sampling import Sampling
+from ..ticket import Ended
+
+
+@dataclass(slots=True)
+class Said:
+    """One turn of a transcript: its prompt, its answer, and the pause before it."""
+
+    branch: str
+    root: str
+    tokens: tuple[int, ...]
+    pause: float
+    said: list[int] = field(default_factory=list)
+    ended: float = 0.0
+    paused: bool = False
+
+
+Transcript = dict[str, list[Said]]
+"""The turns of each program, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a run cost."""
+
+    policy: str
+    pool_tokens: int
+    turns: int
+    prompt_tokens: int
+    reused_tokens: int
+    computed_tokens: int
+    """Rows that entered the forward pass, said tokens included."""
+    wall_s: float
+
+
+def read_transcript(journal: Path) -> Transcript:
+    """The transcript in a journal. The first turn's pause is the time from the start of the run."""
+    turns: dict[str, Said] = {}
+    programs: Transcript = {}
+    with journal.open(encoding="utf-8") as lines:
+        next(lines)
+        for line in lines:
+            record = json.loads(line)
+            _take(record["event"], record["at"], turns, programs)
+    return programs
+
+
+def _take(event: dict[str, Any], at: float, turns: dict[str, Said], programs: Transcript) -> None:
+    match event["kind"]:
+        case "Arrived":
+            before = programs.setdefault(event["program"], [])
+            pause = at - before[-1].ended if before else at
+            turn = Said(event["branch"], event["root"], tuple(event["tokens"]), pause)
+            turns[event["turn"]] = turn
+            before.append(turn)
+        case "Stepped":
+            for progress in event["progress"]:
+                turns[progress["turn"]].said.extend(progress["said"])
+        case "Paused" | "Finished" as kind:
+            turns[event["turn"]].ended = at
+            turns[event["turn"]].paused = kind == "Paused"
+
+
+def play(model: Model, policy: str, transcript: Transcript, *, pool_tokens: int, told: Callable[[str], None]) -> Tally:
+    """The transcript once more, under `policy`, in a pool of its own; `told` hears of each turn that ended."""
+    before = model.rows
+    with Loop(TorchEngine(model, pool_tokens=pool_tokens), named(policy)) as loop:
+        return asyncio.run(_play(loop, transcript, model, before, told))
+
+
+async def _play(
+    loop: Loop, transcript: Transcript, model: Model, before: int, told: Callable[[str], None]
+) -> Tally:
+    clock = asyncio.get_running_loop()
+    start = clock.time()
+    reused = 0
+
+    async def one(program: str, turns: list[Said]) -> None:
+        nonlocal reused
+        for turn in turns:
+            await asyncio.sleep(turn.pause)
+            tools = ("tool",) if turn.paused else ()
+            request = Request(
+                program=program,
+                branch=turn.branch,
+                root=turn.root,
+                tokens=turn.tokens,
+                sampling=Sampling(max_tokens=max(1, len(turn.said))),
+                tools_called=lambda text, reason, tools=tools: tools,  # type: ignore[misc]
+                forced=tuple(turn.said),
+            )
+            async for chunk in loop.submit(request):
+                if isinstance(chunk, Ended):
+                    reused += chunk.facts.reused_tokens
+                    told(program)
+        loop.tell(Closed(ProgramId(program)))
+
+    await asyncio.gather(*(one(program, turns) for program, turns in transcript.items()))
+    turns = [turn for all_turns in transcript.values() for turn in all_turns]
+    return Tally(
+        policy=loop.kernel.policy.name,
+        pool_tokens=loop.kernel.room * loop.kernel.page,
+        turns=len(turns),
+        prompt_tokens=sum(len(turn.tokens) for turn in turns),
+        reused_tokens=reused,
+        computed_tokens=model.rows - before,
+        wall_s=clock.time() - start,
+    )

@@ -1,0 +1,178 @@
+"""Tool calls are checked before they are dispatched, and what is wrong goes back to the model in a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.errors import GraphBubbleUp
+from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+
+from ...tools import Call, Gate, read_tools
+from ..errors import RepairsSpent
+from ..execute.deadline import awithin, within
+
+Result = ToolMessage | Command[Any]
+REJECTED = "sostenuto_rejected"
+REPAIRS = 3
+"""Rejected calls in a row that are handed back to the model before the run is given up."""
+
+
+def tool_node(
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    *,
+    timeout: float | None = None,
+    repairs: int = REPAIRS,
+    name: str = "tools",
+) -> ToolNode:
+    """A ToolNode that runs only calls that fit their tool's schema.
+
+    A call that does not fit, names no tool, raises or takes longer than `timeout` seconds is answered with a short
+    error message; after `repairs` rejected calls in a row RepairsSpent ends the run.
+    """
+    node = ToolNode(tools, name=name)
+    guard = Guard(list(node.tools_by_name.values()), timeout=timeout, repairs=repairs)
+    # ToolNode's own error handling is off: whatever a tool raises comes to the guard, which knows what to tell.
+    return ToolNode(
+        tools, name=name, handle_tool_errors=False, wrap_tool_call=guard.call, awrap_tool_call=guard.acall
+    )
+
+
+class Guard:
+    """The check between a model and its tools: fits `ToolNode(wrap_tool_call=...)`, sync and async."""
+
+    def __init__(self, tools: Sequence[BaseTool], *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
+        self._gate = Gate(read_tools(convert_to_openai_tool(tool) for tool in tools))
+        self._timeout = timeout
+        self._repairs = repairs
+
+    def call(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Result]) -> Result:
+        """Run a call if it may be; otherwise, and when it fails, say so in a few words."""
+        rejected = self._check(request)
+        if rejected is not None:
+            return rejected
+        try:
+            return within(self._timeout, lambda: execute(request))
+        except GraphBubbleUp:
+            raise  # interrupts and commands of LangGraph's own
+        except Exception as error:  # a tool may raise anything: the model is told, the run goes on
+            return _failed(request, error)
+
+    async def acall(
+        self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Result]]
+    ) -> Result:
+        """As `call`, for coroutines."""
+        rejected = self._check(request)
+        if rejected is not None:
+            return rejected
+        try:
+            return await awithin(self._timeout, lambda: execute(request))
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # as above
+            return _failed(request, error)
+
+    def _check(self, request: ToolCallRequest) -> ToolMessage | None:
+        asked = request.tool_call
+        told = self._gate.check(Call(str(asked["id"]), asked["name"], dict(asked["args"]), ""))
+        if told is None:
+            return None
+        before = _rejected_in_a_row(_messages(request.state))
+        if before >= self._repairs:
+            raise RepairsSpent(f"{before + 1} tool calls in a row were rejected; the last: {told}")
+        return _error(request, told, rejected=True)
+
+
+class ToolGuard(AgentMiddleware):
+    """The same check for `create_agent(middleware=[ToolGuard()])`.
+
+    A call that could not even be read (it was cut off, or is no JSON) goes back to the model too, at most `repairs`
+    times a turn.
+    """
+
+    def __init__(self, *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
+        super().__init__()
+        self._timeout = timeout
+        self._repairs = repairs
+        self._guards: dict[tuple[str, ...], Guard] = {}
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
+        return self._guard(request).call(request, handler)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
+    ) -> Result:
+        return await self._guard(request).acall(request, handler)
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        response = handler(request)
+        for _ in range(self._repairs):
+            again = _ask_again(request, response)
+            if again is None:
+                break
+            request, response = again, handler(again)
+        return response
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        response = await handler(request)
+        for _ in range(self._repairs):
+            again = _ask_again(request, response)
+            if again is None:
+                break
+            request, response = again, await handler(again)
+        return response
+
+    def _guard(self, request: ToolCallRequest) -> Guard:
+        tools = [request.tool] if request.tool is not None else []
+        key = tuple(tool.name for tool in tools)
+        if key not in self._guards:
+            self._guards[key] = Guard(tools, timeout=self._timeout, repairs=self._repairs)
+        return self._guards[key]
+
+
+def _ask_again(request: ModelRequest[Any], response: ModelResponse[Any]) -> ModelRequest[Any] | None:
+    last = response.result[-1]
+    if not isinstance(last, AIMessage) or last.tool_calls or not last.invalid_tool_calls:
+        return None
+    told = "; ".join(str(call["error"]) for call in last.invalid_tool_calls)
+    correction = HumanMessage(f"Your tool call could not be read: {told}. Write it again.")
+    return request.override(messages=[*request.messages, last, correction])
+
+
+def _failed(request: ToolCallRequest, error: Exception) -> ToolMessage:
+    return _error(request, f"{request.tool_call['name']} failed: {type(error).__name__}: {error}"[:600], rejected=False)
+
+
+def _error(request: ToolCallRequest, told: str, *, rejected: bool) -> ToolMessage:
+    call = request.tool_call
+    extra = {REJECTED: True} if rejected else {}
+    return ToolMessage(told, name=call["name"], tool_call_id=call["id"], status="error", additional_kwargs=extra)
+
+
+def _messages(state: Any) -> Sequence[AnyMessage]:
+    if isinstance(state, list):
+        return state
+    found = state.get("messages", []) if isinstance(state, dict) else getattr(state, "messages", [])
+    return list(found)
+
+
+def _rejected_in_a_row(messages: Sequence[AnyMessage]) -> int:
+    count = 0
+    for message in reversed(messages):
+        if isinstance(message, ToolMessage):
+            if not message.additional_kwargs.get(REJECTED):
+                break
+            count += 1
+        elif not isinstance(message, AIMessage):
+            break
+    return count

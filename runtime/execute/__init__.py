@@ -1,0 +1,1 @@
+"""What waits, calls or talks for tools."""

@@ -1,0 +1,228 @@
+"""From text to calls, while it streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from .dialects import Dialect
+from .errors import MalformedCall, Problem
+from .scan import Argued, Closed, Named, ObjectScanner, Piece
+from .schema import loads
+from .spec import Call, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text outside of calls."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegun:
+    """A call whose name is known; `index` counts the calls of the turn."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDelta:
+    """More of a call's arguments, as the model wrote them."""
+
+    index: int
+    text: str
+
+
+Delta: TypeAlias = TextDelta | CallBegun | ArgumentsDelta
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a turn came to."""
+
+    kind: Literal["called", "text", "truncated", "malformed", "unknown_tool"]
+    """The worst that happened: truncated, then malformed, unknown_tool, called, text.
+
+    `truncated` is a turn cut inside a call, or in text before any call was finished.
+    """
+    text: str
+    """All text outside of calls."""
+    calls: tuple[Call, ...]
+    """Every call that was finished and is strict JSON; one of an unknown tool too, so that it can be answered."""
+    problems: tuple[Problem, ...] = ()
+
+
+class Parser:
+    """Splits a streaming answer into text and calls.
+
+    Deltas of a call join to its final argument text byte for byte. A marker may arrive in any number of pieces.
+    A call that was cut short, or is no strict JSON, never becomes a Call though deltas of it may have gone out.
+    """
+
+    def __init__(
+        self, dialect: Dialect, tools: Sequence[Tool], *, ids: Callable[[], str] | None = None
+    ) -> None:
+        """`ids` gives the next call's id; by default call_0, call_1, ..."""
+        self._dialect = dialect
+        self._names = {tool.name for tool in tools}
+        self._ids = ids or counted("call_")
+        self._held = ""
+        self._text: list[str] = []
+        self._calls: list[Call] = []
+        self._problems: list[tuple[str, Problem]] = []
+        self._draft: _Draft | None = None
+        self._begun = 0
+
+    def feed(self, text: str) -> list[Delta]:
+        """What this piece of text adds."""
+        self._held += text
+        out: list[Delta] = []
+        while self._step(out):
+            pass
+        return out
+
+    def finish(self, truncated: bool) -> Outcome:
+        """The outcome; `truncated` when the text was cut rather than ended by the model.
+
+        Text held back as a possible marker counts as text. A call whose object is whole but whose end marker is
+        missing counts only when the model itself ended there.
+        """
+        draft, self._draft = self._draft, None
+        cut = truncated and (draft is not None or not self._calls)
+        if draft is None:
+            self._text.append(self._held)
+        elif not truncated:
+            self._close(draft)
+        self._held = ""
+        kinds = {kind for kind, _ in self._problems}
+        kind: Literal["called", "text", "truncated", "malformed", "unknown_tool"]
+        if cut:
+            kind = "truncated"
+        elif "malformed" in kinds:
+            kind = "malformed"
+        elif "unknown_tool" in kinds:
+            kind = "unknown_tool"
+        else:
+            kind = "called" if self._calls else "text"
+        problems = [problem for _, problem in self._problems]
+        if cut and draft is not None:
+            problems.append(Problem("", "the answer was cut off inside a tool call: say it in fewer tokens"))
+        return Outcome(kind, "".join(self._text), tuple(self._calls), tuple(problems))
+
+    def _step(self, out: list[Delta]) -> bool:
+        """One move over the held text; False when more is needed."""
+        if self._draft is None:
+            return self._step_text(out)
+        if self._draft.scanner.state == "inside":
+            used, pieces = self._draft.scanner.feed(self._held)
+            self._held = self._held[used:]
+            self._take(self._draft, pieces, out)
+            if self._draft.scanner.state == "inside":
+                return False
+        return self._step_end()
+
+    def _step_text(self, out: list[Delta]) -> bool:
+        before, marker, after = self._held.partition(self._dialect.begin)
+        if not marker:
+            keep = _overlap(self._held, self._dialect.begin)
+            before, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        else:
+            self._held = after
+            self._draft = _Draft(ObjectScanner(self._dialect.name_key, self._dialect.arguments_key))
+        if before:
+            self._text.append(before)
+            out.append(TextDelta(before))
+        return bool(marker)
+
+    def _step_end(self) -> bool:
+        draft = self._draft
+        assert draft is not None
+        between, marker, after = self._held.partition(self._dialect.end)
+        if not marker:
+            keep = _overlap(self._held, self._dialect.end)
+            draft.trailing += self._held[: len(self._held) - keep]
+            self._held = self._held[len(self._held) - keep :]
+            return False
+        draft.trailing += between
+        self._held, self._draft = after, None
+        self._close(draft)
+        return True
+
+    def _take(self, draft: _Draft, pieces: Sequence[Piece], out: list[Delta]) -> None:
+        for piece in pieces:
+            match piece:
+                case Named(name):
+                    draft.name = name
+                    draft.index, self._begun = self._begun, self._begun + 1
+                    draft.id = self._ids()
+                    out.append(CallBegun(draft.index, draft.id, name))
+                    if draft.arguments:
+                        out.append(ArgumentsDelta(draft.index, "".join(draft.arguments)))
+                case Argued(text):
+                    draft.arguments.append(text)
+                    if draft.name is not None:
+                        out.append(ArgumentsDelta(draft.index, text))
+                case Closed():
+                    if draft.name is not None and not draft.arguments:
+                        draft.arguments.append("{}")
+                        out.append(ArgumentsDelta(draft.index, "{}"))
+
+    def _close(self, draft: _Draft) -> None:
+        """The draft becomes a call, or a problem."""
+        scanner = draft.scanner
+        if scanner.state == "inside":
+            self._wrong("malformed", "a tool call was not finished")
+        elif scanner.state == "broken":
+            self._wrong("malformed", f"a tool call is not JSON of the expected form: {scanner.fault}")
+        elif rest := draft.trailing.strip():
+            self._wrong("malformed", f"after a tool call's object stands {rest[:40]!r}")
+        elif draft.name is None:
+            self._wrong("malformed", f"a tool call has no {json.dumps(self._dialect.name_key)}")
+        else:
+            text = "".join(draft.arguments)
+            try:
+                arguments = loads(text)
+            except MalformedCall as fault:
+                self._wrong("malformed", f"the arguments of {draft.name} are {fault}")
+                return
+            assert isinstance(arguments, dict)  # the scanner lets nothing else by
+            self._calls.append(Call(draft.id, draft.name, arguments, text))
+            if draft.name not in self._names:
+                self._wrong("unknown_tool", f"there is no tool {draft.name[:140]!r}")
+
+    def _wrong(self, kind: str, message: str) -> None:
+        self._problems.append((kind, Problem("", message)))
+
+
+def counted(prefix: str) -> Callable[[], str]:
+    """Ids that are the prefix and a number: the same for every replay."""
+    count = -1
+
+    def following() -> str:
+        nonlocal count
+        count += 1
+        return f"{prefix}{count}"
+
+    return following
+
+
+class _Draft:
+    """A call being written."""
+
+    def __init__(self, scanner: ObjectScanner) -> None:
+        self.scanner = scanner
+        self.index = -1
+        self.id = ""
+        self.name: str | None = None
+        self.arguments: list[str] = []
+        self.trailing = ""
+
+
+def _overlap(text: str, marker: str) -> int:
+    """How many characters at the end of the text may be the beginning of the marker."""
+    return next((n for n in range(min(len(marker) - 1, len(text)), 0, -1) if marker.startswith(text[-n:])), 0)
