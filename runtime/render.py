@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..tools import Call, Dialect, Tool, render_call, render_result, render_tools
+from ..tools import Call, Dialect, Tool, render_call, render_examples, render_result, render_tools
 from .errors import BadMessage
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -49,8 +49,8 @@ class Renderer:
         if not messages:
             raise BadMessage("there are no messages: give at least one")
         chat = self._chat(messages, tools)
-        native = self.dialect.native and bool(tools)
-        offered = {"tools": [_offer(tool) for tool in tools]} if native else {}
+        # A dialect without a system text of its own has a template that lists the tools itself.
+        offered = {"tools": [_offer(tool) for tool in tools]} if tools and not self.dialect.system else {}
         text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **offered)
         return self._splice(str(text), messages)
 
@@ -58,18 +58,16 @@ class Renderer:
         dialect = self.dialect
         chat: list[dict[str, Any]] = []
         system = "\n\n".join(message.text for message in messages if message.role == "system")
-        if tools and not dialect.native:
-            system = f"{system}\n\n{render_tools(dialect, tools)}".strip()
+        system = f"{system}\n\n{render_tools(dialect, tools)}".strip()
         if system:
             chat.append({"role": "system", "content": system})
-        if tools and not dialect.native:
-            chat += [{"role": role, "content": text} for role, text in dialect.examples]
+        chat += [{"role": role, "content": text} for role, text in render_examples(dialect, tools)]
         for index, message in enumerate(messages):
             if message.role == "system":
                 continue
             entry = self._entry(index, message)
-            # Results of parallel calls stand in one turn, where templates expect users and assistants to alternate.
-            if message.role == "tool" and index and messages[index - 1].role == "tool" and not dialect.native:
+            # Where results are written as a user's turn, those of parallel calls share one: turns must alternate.
+            if message.role == "tool" and dialect.result_role == "user" and messages[index - 1].role == "tool":
                 chat[-1]["content"] += "\n" + entry["content"]
             else:
                 chat.append(entry)
@@ -84,9 +82,8 @@ class Renderer:
                 calls = [render_call(dialect, call.name, call.text) for call in message.calls]
                 return {"role": "assistant", "content": "\n".join([message.text, *calls] if message.text else calls)}
             case "tool":
-                if dialect.native:
-                    return {"role": "tool", "name": message.tool, "content": message.text}
-                return {"role": "user", "content": render_result(dialect, message.tool, message.text)}
+                result = render_result(dialect, message.tool, message.text)
+                return {"role": dialect.result_role, "name": message.tool, "content": result}
             case _:
                 return {"role": message.role, "content": message.text}
 

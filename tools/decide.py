@@ -33,15 +33,15 @@ Verdict: TypeAlias = Dispatch | Reject
 
 
 def validators(tools: Sequence[Tool]) -> dict[str, Validator]:
-    """A validator for every tool, by name; arguments no property states are refused where objects are plain."""
+    """A validator for every tool, by name; plain objects are closed to arguments no schema states."""
     return {tool.name: Validator(closed(tool.parameters)) for tool in tools}
 
 
 def decide(call: Call, tools: Sequence[Tool], validators: Mapping[str, Validator]) -> Verdict:
     """Dispatch, or reject with what to tell the model. Pure; needs about as long as validating once.
 
-    Checked whatever the grammar promised: the tool is one of these, the text is strict JSON, the arguments are
-    what the text says, and they fit the schema. Without a validator for the tool, nothing passes.
+    Checked whatever the grammar promised: the tool is one of these, the text is strict JSON, the arguments
+    are what the text says, and they fit the schema. Without a validator for the tool, nothing passes.
     """
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:

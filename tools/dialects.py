@@ -15,15 +15,6 @@ DERIVED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One chat turn of the examples shown to a model."""
-
-    role: Literal["user", "assistant", "tool", "each_tool"]
-    """`each_tool` stands for one made-up exchange per offered tool."""
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Dialect:
     """A family's way of writing calls and reading tools and results."""
 
@@ -33,9 +24,11 @@ class Dialect:
     name_key: str = "name"
     arguments_key: str = "arguments"
     system: str = ""
-    """Text that lists the tools, with `{tools}` where they go; empty when the chat template lists them itself."""
-    examples: tuple[Example, ...] = ()
-    """Chat turns between the system text and the conversation, for models too small to be told."""
+    """Text that lists the tools, `{tools}` where they go; empty when the chat template lists them itself."""
+    examples: tuple[tuple[str, str], ...] = ()
+    """(role, text) turns between the system text and the conversation, for models too small to be told."""
+    derive_at: int | None = None
+    """Where among the examples one made-up exchange per offered tool goes; None for nowhere."""
     result: str = "<tool_response>\n{content}\n</tool_response>"
     """A tool's result, with `{content}` and, if wanted, `{name}`."""
     result_role: Literal["user", "tool"] = "tool"
@@ -54,24 +47,22 @@ SMOLLM = Dialect(
         "Otherwise answer in words."
     ),
     examples=(
-        Example("user", "Hello!"),
-        Example("assistant", "Hello! How can I help you?"),
-        Example("user", "What time is it in Rome?"),
-        Example(
-            "assistant", '<tool_call>{"name": "get_time", "arguments": {"city": "Rome"}}</tool_call>'
-        ),
-        Example("tool", "<tool_response>09:30</tool_response>"),
-        Example("assistant", "It is 09:30 in Rome."),
-        Example("each_tool"),
-        Example("user", "What is 6*7?"),
-        Example("assistant", '<tool_call>{"name": "multiply", "arguments": {"a": 6, "b": 7}}</tool_call>'),
+        ("user", "Hello!"),
+        ("assistant", "Hello! How can I help you?"),
+        ("user", "What time is it in Rome?"),
+        ("assistant", '<tool_call>{"name": "get_time", "arguments": {"city": "Rome"}}</tool_call>'),
+        ("tool", "<tool_response>09:30</tool_response>"),
+        ("assistant", "It is 09:30 in Rome."),
+        ("user", "What is 6*7?"),
+        ("assistant", '<tool_call>{"name": "multiply", "arguments": {"a": 6, "b": 7}}</tool_call>'),
     ),
+    derive_at=6,
     result="<tool_response>{content}</tool_response>",
 )
 """SmolLM2, whose template knows no tools and whose 135M weights open a call only after seeing calls opened.
 
-Measured on the 135M weights: a result after every example keeps the model from opening calls, none makes it call
-again after a real result; so one example has its result and the last has not.
+Measured on the 135M weights: a result after every example keeps the model from opening calls, none makes it
+call again after a real result; so one example has its result and the last has not.
 """
 
 _NATIVE = ("tool_call>", "tools")
@@ -89,7 +80,7 @@ def dialect_for(model_name: str, template: str | None) -> Dialect:
 
 
 def render_tools(dialect: Dialect, tools: Sequence[Tool]) -> str:
-    """The system text that lists the tools, the same bytes for the same tools; empty without tools or template."""
+    """The system text that lists the tools, the same bytes for the same tools; empty where none is needed."""
     if not tools or not dialect.system:
         return ""
     return dialect.system.replace("{tools}", "\n".join(_listed(tool) for tool in tools))
@@ -97,12 +88,11 @@ def render_tools(dialect: Dialect, tools: Sequence[Tool]) -> str:
 
 def render_examples(dialect: Dialect, tools: Sequence[Tool]) -> tuple[tuple[str, str], ...]:
     """The example turns as (role, text), the same bytes for the same tools; none without tools."""
-    turns: list[tuple[str, str]] = []
-    for example in dialect.examples if tools else ():
-        if example.role == "each_tool":
-            turns += [turn for tool in tools[:DERIVED] for turn in _derived(dialect, tool)]
-        else:
-            turns.append((dialect.result_role if example.role == "tool" else example.role, example.text))
+    if not tools or not dialect.examples:
+        return ()
+    turns = list(dialect.examples)
+    if (at := dialect.derive_at) is not None:
+        turns[at:at] = [turn for tool in tools[:DERIVED] for turn in _derived(dialect, tool)]
     return tuple(turns)
 
 
@@ -138,19 +128,20 @@ def _derived(dialect: Dialect, tool: Tool) -> list[tuple[str, str]]:
     said = ", ".join(f"{key} {_said(value)}" for key, value in arguments.items())
     asked = tool.description.split("\n")[0][:120].rstrip(". ") or tool.name
     text = json.dumps(arguments, ensure_ascii=False)
-    return [("user", f"{asked}: {said}" if said else asked), ("assistant", render_call(dialect, tool.name, text))]
+    call = render_call(dialect, tool.name, text)
+    return [("user", f"{asked}: {said}" if said else asked), ("assistant", call)]
 
 
 def _made_up(key: str, schema: Any) -> Json:
     if not isinstance(schema, dict):
-        return f"my {key}"
+        return f"some {key}"
     if isinstance(values := schema.get("enum"), list) and values:
-        return values[0]
-    if "const" in schema:
-        return schema["const"]
+        first: Json = values[0]
+        return first
     simple: dict[str, Json] = {"integer": 5, "number": 2.5, "boolean": True, "array": [], "object": {}}
     kind = schema.get("type")
-    return simple.get(kind, f"my {key.replace('_', ' ')}") if isinstance(kind, str) else f"my {key}"
+    made_up = f"some {key.replace('_', ' ')}"
+    return simple.get(kind, made_up) if isinstance(kind, str) else made_up
 
 
 def _said(value: Json) -> str:

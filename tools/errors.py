@@ -1,11 +1,11 @@
 """What can go wrong with a tool call, and what to tell the model.
 
-    ToolError
-    ├── BadTool           a tool's description is not one: no name, a schema that is none, ...
-    │   └── BadSchema     the schema of its parameters (or of an answer) cannot be used
-    ├── BadChoice         a tool choice names no offered tool, or is of no known form
-    ├── MalformedCall     what the model wrote is not strict JSON
-    └── GrammarRefused    the grammar engine cannot build what was asked
+ToolError
+├── BadTool           a tool's description is not one: no name, a schema that is none, ...
+│   └── BadSchema     the schema of its parameters (or of an answer) cannot be used
+├── BadChoice         a tool choice names no offered tool, or is of no known form
+├── MalformedCall     what the model wrote is not strict JSON
+└── GrammarRefused    the grammar engine cannot build what was asked
 """
 
 from __future__ import annotations

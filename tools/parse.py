@@ -53,15 +53,16 @@ class Outcome:
     text: str
     """All text outside of calls."""
     calls: tuple[Call, ...]
-    """Every call that was finished and is strict JSON; one of an unknown tool too, so that it can be answered."""
+    """Every call that was finished and is strict JSON; of an unknown tool too, so that it can be answered."""
     problems: tuple[Problem, ...] = ()
 
 
 class Parser:
     """Splits a streaming answer into text and calls.
 
-    Deltas of a call join to its final argument text byte for byte. A marker may arrive in any number of pieces.
-    A call that was cut short, or is no strict JSON, never becomes a Call though deltas of it may have gone out.
+    Deltas of a call join to its final argument text byte for byte. A marker may arrive in any number of
+    pieces. A call that was cut short, or is no strict JSON, never becomes a Call though deltas of it may have
+    gone out.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class Parser:
     def finish(self, truncated: bool) -> Outcome:
         """The outcome; `truncated` when the text was cut rather than ended by the model.
 
-        Text held back as a possible marker counts as text. A call whose object is whole but whose end marker is
-        missing counts only when the model itself ended there.
+        Text held back as a possible marker counts as text. A call whose object is whole but whose end marker
+        is missing counts only when the model itself ended there.
         """
         draft, self._draft = self._draft, None
         cut = truncated and (draft is not None or not self._calls)

@@ -1,4 +1,4 @@
-"""The object of a call, character by character: where its name stands and where its arguments begin and end."""
+"""The object of a call, character by character: its name, and where its arguments begin and end."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Piece: TypeAlias = Named | Argued | Closed
 class ObjectScanner:
     """Reads `{"name": ..., "arguments": {...}}`, keys in any order, and reports raw spans as they come.
 
-    It finds boundaries and knows strings, so that braces and markers inside them mean nothing; whether the spans
-    are JSON is for `loads` to say. The state is `inside`, then `closed` or `broken` (see `fault`).
+    It finds boundaries and knows strings, so that braces and markers inside them mean nothing; whether the
+    spans are JSON is for `loads` to say. The state is `inside`, then `closed` or `broken` (see `fault`).
     """
 
     def __init__(self, name_key: str, arguments_key: str) -> None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 from jsonschema.exceptions import SchemaError, best_match
 from jsonschema.validators import Draft202012Validator, validator_for
@@ -53,8 +54,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     try:
         cls.check_schema(root)
     except SchemaError as error:
-        worst = best_match([error]) or error
-        raise BadSchema(_pointer(worst.path), _short(worst.message), "a valid JSON Schema") from error
+        raise BadSchema(_pointer(error.path), _short(error.message), "a valid JSON Schema") from error
     for path, node in _places(root):
         _check_patterns(path, node)
 
@@ -130,9 +130,9 @@ def closed(schema: Mapping[str, Any]) -> Node:
             through = close and alone and single
             ice = frozen or key in ("not", "if", "contains", "propertyNames")
             agenda.append((path + step, child, not ice and (key in _VALUES or through), ice))
-        if "$ref" in node:
-            target = node["$ref"].removeprefix("#")
-            agenda.append((target, _resolve(root, target), close and alone, frozen))
+        if (target := node.get("$ref", "")).startswith("#/"):
+            place = unquote(target[1:])
+            agenda.append((place, _resolve(root, place), close and alone, frozen))
     for path, close in shut.items():
         node = _resolve(root, path)
         if close and _states_all(node):
@@ -177,7 +177,7 @@ def _places(root: Node) -> Iterator[tuple[str, Node]]:
         agenda += [(path + step, child) for _, step, child in children(node)]
         reference = node.get("$ref")
         if isinstance(reference, str) and reference.startswith("#/"):
-            agenda.append((reference[1:], _resolve(root, reference[1:])))
+            agenda.append((unquote(reference[1:]), _resolve(root, unquote(reference[1:]))))
 
 
 def _check_json(schema: Mapping[str, Any]) -> None:
@@ -210,7 +210,7 @@ def _check_references(root: Node, path: str, node: Node, anchors: set[str]) -> N
         if not isinstance(reference, str) or not reference.startswith("#"):
             raise BadSchema(path, f"{key} {reference!r}", "a reference inside (#/$defs/...): none is fetched")
         if reference.startswith("#/"):
-            if not isinstance(_resolve(root, reference[1:]), (Mapping, bool)):
+            if not isinstance(_resolve(root, unquote(reference[1:])), (Mapping, bool)):
                 raise BadSchema(path, f"{key} {reference!r}, which leads nowhere", "a schema at that place")
         elif reference != "#" and reference[1:] not in anchors:
             raise BadSchema(path, f"{key} {reference!r} without its anchor", "an $anchor of that name")
@@ -231,7 +231,7 @@ def _resolve(root: Node, path: str) -> Any:
     """What a JSON Pointer points at; None when nothing is there."""
     value: Any = root
     for word in path.split("/")[1:]:
-        key = word.replace("~1", "/").replace("~0", "~").replace("%24", "$").replace("%25", "%")
+        key = word.replace("~1", "/").replace("~0", "~")
         if isinstance(value, Mapping) and key in value:
             value = value[key]
         elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):

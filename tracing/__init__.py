@@ -9,11 +9,17 @@ imported when they are first asked for: a program without a graph must not pay a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
+
+from opentelemetry.trace import TracerProvider
 
 from .errors import BadTraceFile, MissingExporter, OtherProvider, TracingError
 from .names import Facts, Value
+from .records import Record, read_otlp_json
 from .spans import ModelCall, Open, ToolCall, model_span, tool_span, tracer, work_span
+from .tree import render_tree
 
 __all__ = [
     "BadTraceFile",
@@ -44,21 +50,26 @@ __all__ = [
 _LAZY = {
     "GraphTracer": ".graph_callbacks",
     "OTLPJsonFile": ".setup",
-    "Record": ".records",
-    "instrument": ".graph",
     "instrumented": ".graph",
     "parent_from": ".graph_callbacks",
     "provider": ".setup",
-    "read_otlp_json": ".records",
     "records_of": ".setup",
-    "render_tree": ".tree",
 }
 
 
-def __getattr__(name: str) -> object:
+def instrument(
+    tracer_provider: TracerProvider | None = None, *, supersteps: bool = True
+) -> Callable[[], None]:
+    """Traces every LangGraph run of this process; returns what undoes it. See `graph.instrument`."""
+    from .graph import instrument as put_in  # only now: it imports LangGraph
+
+    return put_in(tracer_provider, supersteps=supersteps)
+
+
+def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {sorted(__all__)}")
-    value: object = getattr(import_module(_LAZY[name], __name__), name)
+    value = getattr(import_module(_LAZY[name], __name__), name)
     globals()[name] = value
     return value
 

@@ -18,7 +18,8 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 from . import names
-from .graph_signals import QUIET, Switch, aclose, signal
+from .adopt import Adopted
+from .graph_signals import QUIET, Switch, signal
 from .names import Value
 from .spans import Active, ModelCall, Open, ToolCall, finish, model_span, start_model, tool_span
 
@@ -106,12 +107,8 @@ def traced_agenerate(
 def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Callable[..., Iterator[Any]]:
     """`BaseChatModel.stream` with a span that is current only while a chunk is made."""
 
-    @wraps(stream)
-    def wrapper(self: BaseChatModel, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def traced(self: BaseChatModel, *args: Any, **kwargs: Any) -> Iterator[Any]:
         inner = stream(self, *args, **kwargs)
-        if switch.idle() or _own(self):
-            yield from inner
-            return
         with _Streamed(self, kwargs) as streamed:
             try:
                 while True:
@@ -126,6 +123,10 @@ def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Call
                 with streamed.active():
                     inner.close()
 
+    @wraps(stream)
+    def wrapper(self: BaseChatModel, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        return (stream if switch.idle() or _own(self) else traced)(self, *args, **kwargs)
+
     return wrapper
 
 
@@ -134,26 +135,25 @@ def traced_astream(
 ) -> Callable[..., AsyncIterator[Any]]:
     """`BaseChatModel.astream`, likewise."""
 
-    @wraps(stream)
-    async def wrapper(self: BaseChatModel, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        inner = stream(self, *args, **kwargs)
-        if switch.idle() or _own(self):
-            async for chunk in inner:
-                yield chunk
-            return
+    async def traced(self: BaseChatModel, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        inner = Adopted(stream(self, *args, **kwargs))
         with _Streamed(self, kwargs) as streamed:
             try:
                 while True:
                     with streamed.active():
                         try:
-                            chunk = await anext(inner)
+                            chunk = await inner.next()
                         except StopAsyncIteration:
                             return
                     streamed.take(chunk)
                     yield chunk
             finally:
                 with streamed.active():
-                    await aclose(inner)
+                    await inner.close()
+
+    @wraps(stream)
+    def wrapper(self: BaseChatModel, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        return (stream if switch.idle() or _own(self) else traced)(self, *args, **kwargs)
 
     return wrapper
 

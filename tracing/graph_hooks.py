@@ -16,9 +16,10 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.pregel import Pregel
 
 from . import names
+from .adopt import Adopted
 from .graph_resume import Origin, aorigin, origin, saver, signed
 from .graph_run import GraphRun
-from .graph_signals import QUIET, Switch, aclose, signal
+from .graph_signals import QUIET, Switch, signal
 from .names import Value
 from .spans import note, tracer
 
@@ -28,13 +29,9 @@ Graph = Pregel[Any, Any, Any, Any]
 def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Callable[..., Iterator[Any]]:
     """`Pregel.stream` with a span round the run."""
 
-    @wraps(stream)
-    def wrapper(
+    def traced(
         self: Graph, input: object, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
-        if switch.idle():
-            yield from stream(self, input, config, **kwargs)
-            return
         merged = _merged(self, config)
         run = _start(self, merged, origin(self, input, merged), switch)
         inner = stream(self, input, _signed(self, config, merged, run), **kwargs)
@@ -52,6 +49,10 @@ def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Call
                 with run.active():
                     inner.close()
 
+    @wraps(stream)
+    def wrapper(self: Graph, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        return (stream if switch.idle() else traced)(self, *args, **kwargs)
+
     return wrapper
 
 
@@ -60,30 +61,29 @@ def traced_astream(
 ) -> Callable[..., AsyncIterator[Any]]:
     """`Pregel.astream` with a span round the run."""
 
-    @wraps(astream)
-    async def wrapper(
+    async def traced(
         self: Graph, input: object, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        if switch.idle():
-            async for chunk in astream(self, input, config, **kwargs):
-                yield chunk
-            return
         merged = _merged(self, config)
         run = _start(self, merged, await aorigin(self, input, merged), switch)
-        inner = astream(self, input, _signed(self, config, merged, run), **kwargs)
+        inner = Adopted(astream(self, input, _signed(self, config, merged, run), **kwargs))
         with _ending(run):
             try:
                 while True:
                     with run.active():
                         try:
-                            chunk = await anext(inner)
+                            chunk = await inner.next()
                         except StopAsyncIteration:
                             return
                     _watch(run, chunk)
                     yield chunk
             finally:
                 with run.active():
-                    await aclose(inner)
+                    await inner.close()
+
+    @wraps(astream)
+    def wrapper(self: Graph, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        return (astream if switch.idle() else traced)(self, *args, **kwargs)
 
     return wrapper
 

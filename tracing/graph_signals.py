@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
 
 from langgraph.errors import GraphBubbleUp, GraphDrained, GraphInterrupt, ParentCommand
 from langgraph.types import Interrupt, Send
 from opentelemetry.trace import Span
 
 from . import names
-from .spans import Quiet, suppressed
+from .spans import Quiet, off
 
 QUIET: Quiet = (GraphBubbleUp,)
 
@@ -25,7 +23,7 @@ class Switch:
     supersteps: bool = True
 
     def idle(self) -> bool:
-        return not self.on or suppressed()
+        return not self.on or off()
 
 
 def signal(span: Span, error: BaseException | None) -> str:
@@ -50,16 +48,6 @@ def signal(span: Span, error: BaseException | None) -> str:
             return "cancelled"
         case _:
             return "error"
-
-
-async def aclose(inner: AsyncGenerator[Any]) -> None:
-    """Closes a generator, unless somebody else is at it."""
-    try:
-        await inner.aclose()
-    except RuntimeError:
-        # An event loop that shuts down closes all its generators at once: somebody else is closing this one.
-        if not getattr(inner, "ag_running", False):
-            raise
 
 
 def _goal(goto: object) -> str:

@@ -14,8 +14,9 @@ from langgraph.types import PregelExecutableTask, Send
 from opentelemetry import trace
 
 from . import names
+from .adopt import Adopted
 from .graph_run import GraphRun, Visit, Wrote, current_run
-from .graph_signals import QUIET, Switch, aclose, signal
+from .graph_signals import QUIET, Switch, signal
 from .names import Facts, Value
 from .spans import Active, note
 
@@ -134,19 +135,19 @@ class _Attempts:
             return await self._body.ainvoke(input, config)
 
     async def astream(self, input: Any, config: RunnableConfig) -> AsyncIterator[Any]:
-        inner = self._body.astream(input, config)
+        inner: Adopted[Any] = Adopted(self._body.astream(input, config))
         with self._node.attempt() as active:
             try:
                 while True:
                     with active:
                         try:
-                            chunk = await anext(inner)
+                            chunk = await inner.next()
                         except StopAsyncIteration:
                             return
                     yield chunk
             finally:
                 with active:
-                    await aclose(inner)
+                    await inner.close()
 
 
 def _visit(task: PregelExecutableTask) -> Visit:

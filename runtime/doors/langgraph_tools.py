@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.errors import GraphBubbleUp
@@ -14,7 +15,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from ...tools import Call, Gate, read_tools
+from ...tools import Call, Dispatch, Verdict, decide, read_tools, validators
 from ..errors import RepairsSpent
 from ..execute.deadline import awithin, within
 
@@ -48,7 +49,8 @@ class Guard:
     """The check between a model and its tools: fits `ToolNode(wrap_tool_call=...)`, sync and async."""
 
     def __init__(self, tools: Sequence[BaseTool], *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
-        self._gate = Gate(read_tools(convert_to_openai_tool(tool) for tool in tools))
+        self._tools = read_tools(convert_to_openai_tool(tool) for tool in tools)
+        self._validators = validators(self._tools)
         self._timeout = timeout
         self._repairs = repairs
 
@@ -78,11 +80,16 @@ class Guard:
         except Exception as error:  # as above
             return _failed(request, error)
 
+    def verdict(self, asked: ToolCall) -> Verdict:
+        """May this call be dispatched?"""
+        text = json.dumps(asked["args"], ensure_ascii=False)
+        return decide(Call(str(asked["id"]), asked["name"], asked["args"], text), self._tools, self._validators)
+
     def _check(self, request: ToolCallRequest) -> ToolMessage | None:
-        asked = request.tool_call
-        told = self._gate.check(Call(str(asked["id"]), asked["name"], dict(asked["args"]), ""))
-        if told is None:
+        verdict = self.verdict(request.tool_call)
+        if isinstance(verdict, Dispatch):
             return None
+        told = verdict.message
         before = _rejected_in_a_row(_messages(request.state))
         if before >= self._repairs:
             raise RepairsSpent(f"{before + 1} tool calls in a row were rejected; the last: {told}")

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from pydantic import Field
 
 from sostenuto.tracing import instrument
 
@@ -79,7 +80,7 @@ class Scripted(BaseChatModel):
     """Says its answers one after the other; streams word by word."""
 
     answers: list[AIMessage]
-    said: list[int] = []
+    said: list[int] = Field(default_factory=list)
     inside: Callable[[], None] | None = None
 
     @property
@@ -109,9 +110,9 @@ class Streaming(Scripted):
     ) -> Iterator[ChatGenerationChunk]:
         answer = self._next()
         for word in str(answer.content).split():
-            yield ChatGenerationChunk(message=AIMessageChunk(word))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
         last = AIMessageChunk(
-            "", usage_metadata=answer.usage_metadata, response_metadata=answer.response_metadata
+            content="", usage_metadata=answer.usage_metadata, response_metadata=answer.response_metadata
         )
         yield ChatGenerationChunk(message=last)
 

@@ -23,7 +23,7 @@ invoke_agent sums
     execute_tool double
   run_step model
 """.strip().split("\n")
-ASK = {"messages": [("user", "go")]}
+ASK: Any = {"messages": [("user", "go")]}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_handler_alone_gives_runs_nodes_and_tools(quiet_agent: Any, spans: Any
         quiet_agent.invoke(ASK, config)
     else:
         asyncio.run(quiet_agent.ainvoke(ASK, config))
-    steps = [each for each in spans.named("run_step model")]
+    steps = spans.named("run_step model")
     assert [each.attributes["langgraph.step"] for each in steps] == [1, 3]
     assert sorted(spans.tree()) == sorted(TREE)
     assert spans.one("execute_tool add").attributes["gen_ai.tool.call.id"] == "add-1"
@@ -66,9 +66,10 @@ def test_it_is_silent_while_langgraph_is_instrumented(agent: Any, traced: Any) -
 
 
 def test_a_model_finds_its_parent_by_its_run(spans: Any, models: Any) -> None:
+    own: Any = models["own"]
     found: list[Any] = []
 
-    class Asking(models["own"]):  # type: ignore[misc]
+    class Asking(own):  # type: ignore[misc]
         def _generate(
             self,
             messages: Any,

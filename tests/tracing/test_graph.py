@@ -11,6 +11,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
 from langgraph.types import Send
@@ -51,7 +52,7 @@ invoke_agent sums
     run_step model
       chat Scripted
 """.strip().split("\n")
-ASK = {"messages": [("user", "go")]}
+ASK: Any = {"messages": [("user", "go")]}
 
 
 def run_sync(agent: Any) -> None:
@@ -153,7 +154,7 @@ class State(TypedDict):
     seen: Annotated[list[str], operator.add]
 
 
-def say(word: str, *, then: Callable[[], None] | None = None) -> Callable[[State], dict[str, Any]]:
+def say(word: str, *, then: Callable[[], None] | None = None) -> Any:
     def node(state: State) -> dict[str, Any]:
         if then is not None:
             then()
@@ -174,6 +175,28 @@ def test_a_join_links_to_all_that_it_waited_for_even_from_different_steps(traced
     end = traced.one("run_step end")
     wanted = {traced.one(f"run_step {each}").context.span_id for each in ("longer", "short")}
     assert set(traced.links(end, "trigger")) == wanted
+
+
+def test_what_a_sibling_writes_in_the_same_step_did_not_start_a_node(traced: Any) -> None:
+    graph = StateGraph(State).add_node("a", say("a")).add_node("b", say("b"))
+    graph.add_edge(START, "a").add_edge(START, "b").add_edge("a", "b")
+    graph.compile().invoke({"seen": []}, {"max_concurrency": 1})
+    first, second = traced.named("run_step b")
+    assert traced.links(first, "trigger") == []
+    assert traced.links(second, "trigger") == [traced.one("run_step a").context.span_id]
+
+
+def test_what_a_checkpointer_does_stands_under_the_run_not_under_a_node_that_is_over(traced: Any) -> None:
+    class Saver(InMemorySaver):
+        def put(self, *args: Any, **kwargs: Any) -> Any:
+            with traced.tracer.start_as_current_span("put"):
+                return super().put(*args, **kwargs)
+
+    graph = StateGraph(State).add_node("a", say("a")).add_edge(START, "a").compile(checkpointer=Saver())
+    graph.invoke({"seen": []}, {"configurable": {"thread_id": "t"}}, durability="sync")
+    assert {tuple(traced.path(each)) for each in traced.named("put")} == {
+        ("invoke_workflow LangGraph", "put")
+    }
 
 
 def test_each_send_links_to_its_own_sender(traced: Any) -> None:
@@ -217,7 +240,7 @@ def test_a_graph_called_in_a_node_stands_under_that_node(agent: Any, traced: Any
 
 
 def test_an_agent_used_as_a_tool_stands_under_the_call(traced: Any, models: Any) -> None:
-    inner = create_agent(models["plain"](answers=[AIMessage("deep")]), [], name="expert")
+    inner: Any = create_agent(models["plain"](answers=[AIMessage("deep")]), [], name="expert")
 
     @tool
     def ask(question: str) -> str:

@@ -14,7 +14,7 @@ from langgraph.types import Command, interrupt
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-ASK = {"messages": [("user", "go")]}
+ASK: Any = {"messages": [("user", "go")]}
 USED = {"input_tokens": 20, "output_tokens": 2, "total_tokens": 22, "output_token_details": {"reasoning": 1}}
 
 
@@ -145,7 +145,8 @@ def test_a_tool_that_asks_a_person_has_not_failed(traced: Any, models: Any, way:
     model = models["plain"](answers=[AIMessage("", tool_calls=[call]), AIMessage("thanks")])
     agent = create_agent(model, [ask], name="polite", checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "t"}}
-    for value in (ASK, Command(resume="yes")):
+    turns: list[Any] = [ASK, Command(resume="yes")]
+    for value in turns:
         if way == "sync":
             agent.invoke(value, thread)
         else:

@@ -21,6 +21,8 @@ from langgraph.types import Command, RetryPolicy, interrupt
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
+from sostenuto.tracing.graph_run import GraphRun
+
 
 class State(TypedDict):
     seen: Annotated[list[str], operator.add]
@@ -326,3 +328,31 @@ def test_an_async_generator_node_keeps_its_spans_inside(traced: Any) -> None:
 
     asyncio.run(main())
     assert traced.path(traced.one("inside"))[-2] == "run_step gen"
+
+
+def test_a_stream_left_open_when_its_event_loop_ends_is_closed_with_it(
+    traced: Any, agent: Any, caplog: Any
+) -> None:
+    kept: list[Any] = []
+
+    async def main() -> None:
+        kept.append(agent.astream({"messages": [("user", "go")]}, stream_mode="tasks"))
+        await anext(kept[0])
+
+    for _ in range(8):  # the loop closes its generators in no order
+        asyncio.run(main())
+        kept.clear()
+    assert len(traced.named("invoke_agent sums")) == 8
+    assert traced.failed() == []
+    assert caplog.messages == []
+
+
+def test_nothing_of_a_finished_run_is_kept(traced: Any, agent: Any) -> None:
+    def runs() -> int:
+        gc.collect()
+        return sum(isinstance(each, GraphRun) for each in gc.get_objects())
+
+    for _ in range(3):
+        agent.invoke({"messages": [("user", "go")]})
+        asyncio.run(agent.ainvoke({"messages": [("user", "go")]}))
+    assert runs() == 0

@@ -28,6 +28,8 @@ from sostenuto.tracing import (
 )
 from sostenuto.tracing.setup import encode
 
+ASK: Any = {"messages": [("user", "go")]}
+
 
 def write(path: Path) -> None:
     made = provider("svc", trace_file=path)
@@ -115,9 +117,12 @@ def test_otlp_goes_where_it_is_told(monkeypatch: Any) -> None:
     module = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     told: list[str | None] = []
     real = module.OTLPSpanExporter
-    monkeypatch.setattr(
-        module, "OTLPSpanExporter", lambda endpoint=None: told.append(endpoint) or real(endpoint=endpoint)
-    )
+
+    def make(endpoint: str | None = None) -> Any:
+        told.append(endpoint)
+        return real(endpoint=endpoint)
+
+    monkeypatch.setattr(module, "OTLPSpanExporter", make)
     provider(otlp="http://127.0.0.1:9/v1/traces").shutdown()
     provider(otlp=True).shutdown()
     assert told == ["http://127.0.0.1:9/v1/traces", None]
@@ -133,9 +138,7 @@ def test_an_agents_trace_goes_through_a_file_to_the_terminal(
     made = provider(trace_file=tmp_path / "t.jsonl")
     undo = instrument(made)
     try:
-        create_agent(models["own"](answers=[AIMessage("hi")], inside=inside), [], name="a").invoke(
-            {"messages": [("user", "go")]}
-        )
+        create_agent(models["own"](answers=[AIMessage("hi")], inside=inside), [], name="a").invoke(ASK)
     finally:
         undo()
         made.shutdown()

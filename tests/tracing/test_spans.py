@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from sostenuto.tracing import ModelCall, ToolCall, model_span, names, tool_span, work_span
 
+ASK: Any = {"messages": [("user", "go")]}
 CALL = ModelCall("tiny", conversation="c", max_tokens=9, stop=("END",), facts={names.PROGRAM: "p"})
 
 
@@ -48,10 +49,8 @@ def test_samplers_see_the_attributes_of_the_start() -> None:
     seen: list[dict[str, Any]] = []
 
     class Watching(Sampler):
-        def should_sample(
-            self, parent: Any, trace_id: int, name: str, *args: Any, **told: Any
-        ) -> SamplingResult:
-            seen.append(dict(told.get("attributes") or args[1]))
+        def should_sample(self, *args: Any, **told: Any) -> SamplingResult:
+            seen.append(dict(told.get("attributes") or args[4]))
             return SamplingResult(Decision.DROP)
 
         def get_description(self) -> str:
@@ -123,7 +122,7 @@ def test_our_own_model_stands_under_the_node_that_calls_it_and_in_its_conversati
 
     model = models["own"](answers=[AIMessage("hi")], inside=inside)
     agent = create_agent(model, [], name="a")
-    agent.invoke({"messages": [("user", "go")]}, {"configurable": {"thread_id": "t-9"}})
+    agent.invoke(ASK, {"configurable": {"thread_id": "t-9"}})
     assert traced.path(traced.one("chat ours")) == [
         "invoke_agent a",
         "superstep 1",

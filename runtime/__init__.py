@@ -1,0 +1,3 @@
+"""The running system: sessions, the loop, engines, doors."""
+
+from __future__ import annotations

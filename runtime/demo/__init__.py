@@ -1,0 +1,3 @@
+"""The demo: an agent at work in a small piano workshop."""
+
+from __future__ import annotations

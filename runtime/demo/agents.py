@@ -1,0 +1,119 @@
+"""The demo's agents: LangGraph's own `create_agent`, a real model, real tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import BaseTool
+
+from ..doors.langgraph import ChatSostenuto, ToolGuard, wrap
+from ..doors.langgraph_messages import KEY
+from ..doors.langgraph_tools import REJECTED
+from ..host import Host
+from .tasks import Task
+
+SYSTEM = "You work at an instrument workshop. Use the tools to find the answer, then give it with final_answer."
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one agent did."""
+
+    task: Task
+    messages: tuple[BaseMessage, ...]
+
+    @property
+    def turns(self) -> tuple[dict[str, Any], ...]:
+        """The facts about each model call, as its message carries them."""
+        return tuple(m.response_metadata[KEY]["turn"] for m in self.messages if isinstance(m, AIMessage))
+
+    @property
+    def answer(self) -> str:
+        """What the agent said in the end."""
+        return str(self.messages[-1].text)
+
+    @property
+    def repaired(self) -> int:
+        """Rejected calls that were followed by a valid one."""
+        return sum(
+            1
+            for before, after in zip(self.messages, self.messages[1:], strict=False)
+            if isinstance(before, ToolMessage) and REJECTED in before.additional_kwargs
+            and isinstance(after, AIMessage) and after.tool_calls
+        )
+
+    @property
+    def rejected(self) -> int:
+        """Calls that were not dispatched because they did not fit."""
+        return sum(1 for m in self.messages if isinstance(m, ToolMessage) and REJECTED in m.additional_kwargs)
+
+    @property
+    def unread(self) -> int:
+        """Answers that held no readable call."""
+        return sum(bool(m.invalid_tool_calls) for m in self.messages if isinstance(m, AIMessage))
+
+    @property
+    def calls(self) -> int:
+        """Calls that were dispatched."""
+        return sum(len(m.tool_calls) for m in self.messages if isinstance(m, AIMessage)) - self.rejected
+
+
+class Rounds(AgentMiddleware):
+    """Every round calls a tool; the last one must give the final answer."""
+
+    def __init__(self, limit: int, last: str) -> None:
+        super().__init__()
+        self._limit = limit
+        self._last = last
+
+    def _choose(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        said = sum(1 for message in request.messages if isinstance(message, AIMessage))
+        return request.override(tool_choice=self._last if said + 1 >= self._limit else "any")
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        return handler(self._choose(request))
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        return await handler(self._choose(request))
+
+
+def build(host: Host, tools: Sequence[BaseTool], *, rounds: int) -> Any:
+    """The agent: what a user would write, and one line of ours round it."""
+    model = ChatSostenuto(host=host, max_tokens=160)
+    agent = create_agent(
+        model,
+        list(tools),
+        system_prompt=SYSTEM,
+        middleware=[Rounds(rounds, last="final_answer"), ToolGuard(timeout=20)],
+        name="workshop",
+    )
+    return wrap(agent)
+
+
+async def run_all(
+    agent: Any, tasks: Sequence[Task], told: Callable[[Task, str, BaseMessage], None]
+) -> tuple[Run, ...]:
+    """All tasks at once, each in a thread of its own; `told` hears of every message as it comes."""
+
+    async def one(task: Task) -> Run:
+        messages: list[BaseMessage] = []
+        config = {"configurable": {"thread_id": task.id}}
+        asked = {"messages": [("user", task.question)]}
+        async for update in agent.astream(asked, config, stream_mode="updates"):
+            for node, change in update.items():
+                for message in (change or {}).get("messages", []):
+                    messages.append(message)
+                    told(task, node, message)
+        return Run(task, tuple(messages))
+
+    return tuple(await asyncio.gather(*(one(task) for task in tasks)))

@@ -1,0 +1,106 @@
+"""From logits to a token: penalties, mask, temperature, top-k, top-p, min-p, logprob.
+
+A draw depends on the seed and on how many tokens were said before it, and on nothing else: neither on the batch nor
+on what was drawn in between. So a fork, a rollback or a preemption needs no state of the generator.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...sampling import Sampling
+
+_STRIDE = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: neighbouring positions get unrelated generator seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A token, its log probability under the model's own distribution, and the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+class Sampler:
+    """Chooses the tokens of one answer."""
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
+        self.sampling = sampling
+        self._seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
+        self._prompt = frozenset(prompt) if sampling.repetition_penalty != 1.0 else frozenset()
+        self._said: list[int] = []
+
+    def pick(self, logits: torch.Tensor, mask: bytes | None = None) -> Picked:
+        """A token for one row of logits [vocab]; `mask` has a bit per token, lowest first, 1 = allowed.
+
+        Log probabilities are those of the raw logits, before penalties, mask and temperature. ValueError if the
+        mask allows nothing.
+        """
+        raw = logits.float().cpu()
+        row = self._penalised(raw)
+        if mask is not None:
+            row = _masked(row, mask)
+        token = int(row.argmax()) if self.sampling.temperature == 0 else self._draw(row)
+        self._said.append(token)
+        wanted = self.sampling.logprobs
+        total = torch.logsumexp(raw, 0)
+        top: tuple[tuple[int, float], ...] = ()
+        if wanted:
+            values, ids = raw.topk(min(wanted, raw.numel()))
+            top = tuple(zip(ids.tolist(), (values - total).tolist(), strict=True))
+        return Picked(token, float(raw[token] - total), top)
+
+    def rollback(self, count: int) -> None:
+        """Unsay the last `count` tokens: what is drawn next equals what was drawn then."""
+        if not 0 <= count <= len(self._said):
+            raise ValueError(f"cannot unsay {count} of {len(self._said)} tokens")
+        del self._said[len(self._said) - count :]
+
+    def _penalised(self, row: torch.Tensor) -> torch.Tensor:
+        s = self.sampling
+        if s.repetition_penalty == 1.0 and not s.presence_penalty and not s.frequency_penalty:
+            return row
+        row = row.clone()
+        if s.repetition_penalty != 1.0:
+            seen = torch.tensor(sorted(self._prompt | set(self._said)), dtype=torch.long)
+            old = row[seen]
+            row[seen] = torch.where(old > 0, old / s.repetition_penalty, old * s.repetition_penalty)
+        counts = Counter(self._said)
+        if counts and (s.presence_penalty or s.frequency_penalty):
+            ids = torch.tensor(list(counts), dtype=torch.long)
+            row[ids] -= s.presence_penalty + s.frequency_penalty * torch.tensor([float(n) for n in counts.values()])
+        return row
+
+    def _draw(self, row: torch.Tensor) -> int:
+        s = self.sampling
+        row = row / s.temperature
+        values, ids = row.sort(descending=True, stable=True)
+        probs = values.softmax(0)
+        keep = torch.ones_like(probs, dtype=torch.bool)
+        if s.top_k:
+            keep[s.top_k :] = False
+        if s.top_p < 1.0:
+            keep &= probs.cumsum(0) - probs < s.top_p
+        if s.min_p:
+            keep &= probs >= s.min_p * probs[0]
+        keep[0] = True
+        generator = torch.Generator()
+        generator.manual_seed((self._seed + (len(self._said) + 1) * _STRIDE) % 2**63)
+        chosen = torch.multinomial(torch.where(keep, probs, 0.0), 1, generator=generator)
+        return int(ids[chosen])
+
+
+def _masked(row: torch.Tensor, mask: bytes) -> torch.Tensor:
+    packed = torch.frombuffer(bytearray(mask), dtype=torch.uint8)
+    bits = ((packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).reshape(-1)[: row.numel()].bool()
+    allowed = torch.zeros_like(row, dtype=torch.bool)
+    allowed[: bits.numel()] = bits
+    if not allowed.any():
+        raise ValueError("the grammar allows no token here: its matcher is broken or the vocabulary is another one")
+    return row.masked_fill(~allowed, float("-inf"))

@@ -1,0 +1,74 @@
+"""Tool calls: schemas, grammars, parsing, validation. Pure: no input, no output, no threads, no clock."""
+
+from .bounds import Bounds
+from .decide import Dispatch, Reject, Verdict, decide, shape, validators
+from .dialects import (
+    HERMES,
+    SMOLLM,
+    Dialect,
+    dialect_for,
+    render_call,
+    render_examples,
+    render_result,
+    render_tools,
+)
+from .errors import (
+    BadChoice,
+    BadSchema,
+    BadTool,
+    GrammarRefused,
+    MalformedCall,
+    Problem,
+    ToolError,
+    compact,
+)
+from .grammar import Compiler, Grammar
+from .parse import ArgumentsDelta, CallBegun, Delta, Outcome, Parser, TextDelta, counted
+from .schema import Json, Validator, check_schema, closed, loads
+from .spec import Call, Choice, Tool, read_choice, read_tool, read_tools
+
+__all__ = [
+    "HERMES",
+    "SMOLLM",
+    "ArgumentsDelta",
+    "BadChoice",
+    "BadSchema",
+    "BadTool",
+    "Bounds",
+    "Call",
+    "CallBegun",
+    "Choice",
+    "Compiler",
+    "Delta",
+    "Dialect",
+    "Dispatch",
+    "Grammar",
+    "GrammarRefused",
+    "Json",
+    "MalformedCall",
+    "Outcome",
+    "Parser",
+    "Problem",
+    "Reject",
+    "TextDelta",
+    "Tool",
+    "ToolError",
+    "Validator",
+    "Verdict",
+    "check_schema",
+    "closed",
+    "compact",
+    "counted",
+    "decide",
+    "dialect_for",
+    "loads",
+    "read_choice",
+    "read_tool",
+    "read_tools",
+    "render_call",
+    "render_examples",
+    "render_result",
+    "render_tools",
+    "shape",
+    "validators",
+]

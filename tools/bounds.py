@@ -1,0 +1,112 @@
+"""Schemas made finite, for grammars: a model that runs on must not run to the end of its tokens."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .schema import Node, children
+
+NUMBER = 10**15
+"""Largest magnitude of a number that states no bounds: what a double still holds exactly."""
+GRAIN = 1e-9
+"""Smallest step of a number that states none, or its digits would never end."""
+
+_NOTES = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
+_HINTS = (
+    ("object", {"properties", "required", "additionalProperties", "patternProperties", "maxProperties"}),
+    ("array", {"items", "prefixItems", "minItems", "maxItems", "contains"}),
+    ("string", {"pattern", "minLength", "maxLength", "format"}),
+    ("number", {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}),
+)
+_PARTS = {"allOf", "anyOf", "oneOf", "then", "else", "dependentSchemas"}
+_PLACES = {"properties", "patternProperties", "items", "prefixItems", "additionalProperties"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a grammar allows where a schema sets no limit."""
+
+    characters: int = 256
+    items: int = 16
+
+
+def bounded(schema: Mapping[str, Any], bounds: Bounds) -> Node:
+    """A schema whose every value fits the given one, with an end to every string, number, array and object.
+
+    Limits that are stated stay. A place that allows anything allows plain values and one level of them. What
+    refers to itself may still nest without end, and so may what `allOf` puts together.
+    """
+    root: Node = copy.deepcopy(dict(schema))
+    _bound(root, bounds, part=False)
+    return root
+
+
+def _bound(node: Node, bounds: Bounds, *, part: bool) -> None:
+    """Bounds a schema in place; a `part` adds to an object whose size is not its own affair."""
+    whole = "type" in node or "properties" in node
+    for key, step, child in list(children(node)):
+        if key in _PLACES and (child is True or (isinstance(child, dict) and not child.keys() - _NOTES)):
+            _replace(node, key, step, _anything(bounds))
+        elif isinstance(child, dict) and key not in ("not", "if"):
+            _bound(child, bounds, part=key in _PARTS and (whole or part))
+    if "enum" in node or "const" in node:
+        return
+    if "type" not in node:
+        named = next((name for name, words in _HINTS if words & node.keys()), None)
+        if named is None:
+            return
+        node["type"] = named
+    kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
+    if "string" in kinds:
+        node.setdefault("maxLength", max(bounds.characters, node.get("minLength", 0)))
+    if "array" in kinds:
+        node.setdefault("maxItems", max(bounds.items, node.get("minItems", 0)))
+        if "prefixItems" not in node:
+            node.setdefault("items", _anything(bounds))
+    if "object" in kinds and not part and node.get("additionalProperties") is not False:
+        _bound_object(node, bounds)
+    if "integer" in kinds or "number" in kinds:
+        _bound_number(node, whole="number" not in kinds)
+
+
+def _bound_object(node: Node, bounds: Bounds) -> None:
+    """At most so many properties; where some are optional, which engines cannot count, only those stated."""
+    stated = node.get("properties", {})
+    if stated.keys() - set(node.get("required", ())):
+        node["additionalProperties"] = False
+        return
+    node.setdefault("additionalProperties", _anything(bounds))
+    node.setdefault("maxProperties", max(len(stated) + bounds.items, node.get("minProperties", 0)))
+
+
+def _bound_number(node: Node, *, whole: bool) -> None:
+    least = node.get("minimum", node.get("exclusiveMinimum"))
+    most = node.get("maximum", node.get("exclusiveMaximum"))
+    if most is None:
+        node["maximum"] = max(NUMBER, 10 * int(abs(least or 0)))
+    if least is None:
+        node["minimum"] = min(-NUMBER, -10 * int(abs(most or 0)))
+    if not whole:
+        node.setdefault("multipleOf", GRAIN)
+
+
+def _replace(node: Node, key: str, step: str, value: Node) -> None:
+    inner = node[key]
+    if isinstance(inner, list):
+        inner[int(step.rsplit("/", 1)[1])] = value
+    elif step == f"/{key}":
+        node[key] = value
+    else:
+        inner[step.split("/", 2)[2].replace("~1", "/").replace("~0", "~")] = value
+
+
+def _anything(bounds: Bounds) -> Node:
+    number = {"type": "number", "minimum": -NUMBER, "maximum": NUMBER, "multipleOf": GRAIN}
+    plain: list[Any] = [{"type": "string", "maxLength": bounds.characters}, number]
+    plain += [{"type": "boolean"}, {"type": "null"}]
+    array = {"type": "array", "items": {"anyOf": plain}, "maxItems": bounds.items}
+    mapping = {"type": "object", "additionalProperties": {"anyOf": plain}, "maxProperties": bounds.items}
+    return {"anyOf": [*plain, array, mapping]}

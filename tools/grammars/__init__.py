@@ -1,0 +1,1 @@
+"""Grammar engines, one file each; import the one you want."""
