@@ -26,7 +26,13 @@ _BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Pow: operator.pow,
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Number], Number]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
-_CALLS: dict[str, Callable[..., Number]] = {"abs": abs, "max": max, "min": min, "round": round, "sqrt": math.sqrt}
+_CALLS: dict[str, Callable[..., Number]] = {
+    "abs": abs,
+    "max": max,
+    "min": min,
+    "round": round,
+    "sqrt": math.sqrt,
+}
 
 
 def evaluate(expression: str) -> Number:
@@ -36,7 +42,9 @@ def evaluate(expression: str) -> Number:
     way beyond ``LARGEST``. Raises ``ValueError`` with a message for the one who wrote the expression.
     """
     if len(expression) > LONGEST:
-        raise ValueError(f"the expression has {len(expression)} characters; at most {LONGEST} fit, do it in parts")
+        raise ValueError(
+            f"the expression has {len(expression)} characters; at most {LONGEST} fit, do it in parts"
+        )
     if not _TEXT.fullmatch(expression):
         raise ValueError(
             f"{expression!r} is not plain arithmetic; write numbers, + - * / // % **, brackets, "
@@ -64,7 +72,10 @@ def _value(node: ast.expr) -> Number:
                 _check_power(first, second)
             return _bounded(_BINARY[type(op)](first, second))
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
-            return _bounded(_CALLS[name](*map(_value, args)))
+            values = [_value(each) for each in args]
+            if name == "sqrt" and values and values[0] < 0:
+                raise ValueError(f"sqrt({values[0]}) has no real value")
+            return _bounded(_CALLS[name](*values))
         case _:
             raise ValueError(f"{ast.unparse(node)!r} is not plain arithmetic; write 25000, not 25,000")
 

@@ -42,6 +42,18 @@ def build(script: Path, target: Path) -> None:
     draft.replace(target)
 
 
+def tables(file: Path) -> dict[str, tuple[str, ...]]:
+    """The names of the tables and of their columns."""
+    with closing(_connect(file)) as connection:
+        found: dict[str, tuple[str, ...]] = {}
+        for (table,) in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
+        ):
+            columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+            found[str(table)] = tuple(str(column) for (column,) in columns)
+        return found
+
+
 def ask(file: Path, sql: str) -> Rows:
     """The rows of one SELECT, read through a connection of its own that is closed again.
 
@@ -56,7 +68,7 @@ def ask(file: Path, sql: str) -> Rows:
         return int(calls > _MOST_CALLS)
 
     try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(_connect(file)) as connection:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
             connection.set_authorizer(_authorize)
             connection.set_progress_handler(enough, _STEPS)
@@ -69,8 +81,14 @@ def ask(file: Path, sql: str) -> Rows:
     # Up to Python 3.11 a second statement is a Warning, from 3.12 on an Error.
     except (sqlite3.Error, sqlite3.Warning) as error:
         if calls > _MOST_CALLS:
-            raise ValueError("the query took too many steps and was stopped; join on ids and narrow it") from error
+            raise ValueError(
+                "the query took too many steps and was stopped; join on ids and narrow it"
+            ) from error
         raise ValueError(f"SQLite refused the query: {error}; write one SELECT over the tables") from error
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
 
 
 def _authorize(action: int, *_: str | None) -> int:

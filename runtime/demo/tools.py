@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.v1 import ValidationError as OldValidationError
 
 from . import arithmetic, books, library
@@ -49,12 +50,17 @@ def _search_files(folder: Path) -> BaseTool:
 
 
 def _read_file(folder: Path) -> BaseTool:
-    known = {"enum": [*library.names(folder)]}
-
-    class ReadFile(BaseModel):
-        # The names are offered, not enforced: a wrong one gets an answer that lists them.
-        name: str = Field(description="The file's name", max_length=64, json_schema_extra=known)
-        limit: int = Field(default=LONGEST_READ, description="How many characters at most", ge=200, le=LONGEST_READ)
+    names = library.names(folder)
+    # An enum in the schema, so that a grammar leaves the model no other name to write.
+    name: Any = Literal.__getitem__(tuple(names)) if names else str
+    arguments = create_model(
+        "ReadFile",
+        name=(name, Field(description="The file's name")),
+        limit=(
+            int,
+            Field(default=LONGEST_READ, description="How many characters at most", ge=200, le=LONGEST_READ),
+        ),
+    )
 
     def read_file(name: str, limit: int = LONGEST_READ) -> str:
         try:
@@ -65,7 +71,7 @@ def _read_file(folder: Path) -> BaseTool:
     return StructuredTool.from_function(
         read_file,
         description="Read one file of the workshop's notes.",
-        args_schema=ReadFile,
+        args_schema=arguments,
         handle_tool_error=True,
         handle_validation_error=_explain,
     )
@@ -81,11 +87,10 @@ def _query_database(db: Path) -> BaseTool:
         except ValueError as error:
             raise ToolException(str(error)) from error
 
-    tables = books.ask(db, "SELECT sql FROM sqlite_schema WHERE type = 'table' ORDER BY name").rows
-    schema = "\n".join(" ".join(str(statement).split()) for (statement,) in tables)
+    tables = "; ".join(f"{table} ({', '.join(columns)})" for table, columns in books.tables(db).items())
     return StructuredTool.from_function(
         query_database,
-        description=f"Ask the workshop's database. It gives at most {books.MOST_ROWS} rows. Its tables:\n{schema}",
+        description=f"Ask the workshop's database. It gives at most {books.MOST_ROWS} rows. Tables: {tables}",
         args_schema=QueryDatabase,
         handle_tool_error=True,
         handle_validation_error=_explain,

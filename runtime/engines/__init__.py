@@ -67,6 +67,16 @@ class Engine(Protocol):
         ...
 
     @property
+    def eos(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        ...
+
+    @property
+    def vocab(self) -> int:
+        """Rows of logits are so long."""
+        ...
+
+    @property
     def longest(self) -> int:
         """The longest context the model takes, in tokens."""
         ...

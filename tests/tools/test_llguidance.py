@@ -66,7 +66,7 @@ def walk(state: LLGuidanceGrammar, chance: random.Random, most: int) -> list[int
     """Random tokens the mask allows, until the end."""
     tokens: list[int] = []
     while len(tokens) < most:
-        token = chance.choice(sorted(bits(state.mask())))
+        token = chance.choice(list(bits(state.mask())))
         assert state.accept(token)
         if token == EOS:
             break
@@ -166,7 +166,7 @@ def test_a_refused_token_leaves_the_state_as_it_was(compiler, offered, encode) -
     tokens = encode(CALL)
     for token in tokens:
         before = state.mask()
-        assert not state.accept(encode("#")[0])
+        assert not state.accept(1)  # a control token
         assert not state.accept(VOCAB + 7)
         assert not state.accept(-1)
         assert state.mask() == before
@@ -271,13 +271,10 @@ def test_unicode_escapes_and_markers_in_strings_pass(compiler, offered, encode) 
 
 
 def test_a_local_reference_is_followed(compiler, offered, encode) -> None:
-    rest = '"budget":1,"guests":2,"notes":null,"extra":{"k":[]},"insured":true}'
-    good, bad = '{"legs":[{"from":"A","to":"B"}],', '{"legs":[{"from":"A"}],'
-    good, bad = good.replace(",", ",", 1), bad
-    ordered = '"budget":1,"guests":2,"notes":null,"extra":{"k":1},"insured":true}'
-    assert rest != ordered
-    assert fits(grammar(compiler, offered, ANY), encode(render_call(SMOLLM, "book.trip", good + ordered)))
-    assert not fits(grammar(compiler, offered, ANY), encode(render_call(SMOLLM, "book.trip", bad + ordered)))
+    rest = '"budget":1,"guests":2,"notes":null,"extra":{"k":1},"insured":true}'
+    for leg, passes in (('{"from":"A","to":"B"}', True), ('{"from":"A"}', False)):
+        call = render_call(SMOLLM, "book.trip", f'{{"legs":[{leg}],{rest}')
+        assert fits(grammar(compiler, offered, ANY), encode(call)) is passes
 
 
 def test_what_cannot_be_enforced_is_said_or_refused(compiler, encode) -> None:

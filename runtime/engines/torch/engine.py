@@ -70,6 +70,14 @@ class TorchEngine:
         return self.pages.room
 
     @property
+    def eos(self) -> tuple[int, ...]:
+        return self.model.eos
+
+    @property
+    def vocab(self) -> int:
+        return self.model.vocab
+
+    @property
     def longest(self) -> int:
         return self.model.max_positions
 

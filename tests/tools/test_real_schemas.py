@@ -1,0 +1,85 @@
+"""Tools and calls as servers and benchmarks publish them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sostenuto.tools import (
+    SMOLLM,
+    BadTool,
+    Choice,
+    GrammarRefused,
+    Tool,
+    Validator,
+    read_tool,
+    render_call,
+)
+
+pytestmark = pytest.mark.shared_data
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("SOSTENUTO_SHARED_DATA", beside)) / "tools"
+    if not (folder / name).is_file():
+        pytest.skip(f"{name} is in neither $SOSTENUTO_SHARED_DATA/tools nor ../shared/data/tools")
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tool]:
+    tools = {}
+    for row in rows("tool_schemas.jsonl"):
+        name = row["name"].replace(":", "_").replace("/", "_").replace(" ", "_")
+        spec = {"name": name, "description": row["description"], "parameters": row["input_schema"]}
+        try:
+            tools[row["id"]] = read_tool(spec)
+        except BadTool as refused:
+            tools[row["id"]] = refused  # type: ignore[assignment]
+    return tools
+
+
+def test_every_published_tool_is_read(published) -> None:
+    refused = {key: str(tool) for key, tool in published.items() if isinstance(tool, BadTool)}
+    assert refused == {}
+
+
+def test_the_validator_agrees_with_every_label(published) -> None:
+    checks = {key: Validator(tool.parameters) for key, tool in published.items()}
+    wrong = [
+        row
+        for row in rows("tool_calls.jsonl")
+        if row["schema_id"] in checks
+        and (checks[row["schema_id"]].problems(row["args"]) == ()) != row["valid"]
+    ]
+    assert wrong == []
+
+
+def test_a_grammar_passes_nothing_that_is_invalid(published, compiler, encode) -> None:
+    calls: dict[str, list[dict[str, Any]]] = {}
+    for row in rows("tool_calls.jsonl"):
+        calls.setdefault(row["schema_id"], []).append(row)
+    refused, passed, over = [], 0, []
+    for key, tool in published.items():
+        try:
+            fresh = compiler.tools([tool], Choice("any"), SMOLLM, parallel=False)
+        except GrammarRefused as error:
+            refused.append((key, error.reason))
+            continue
+        for row in calls.get(key, ()):
+            order = {name: place for place, name in enumerate(tool.parameters.get("properties", {}))}
+            arguments = dict(sorted(row["args"].items(), key=lambda item: order.get(item[0], 999)))
+            tokens = encode(render_call(SMOLLM, tool.name, json.dumps(arguments, ensure_ascii=False)))
+            state = fresh.fork()
+            accepted = all(state.accept(token) for token in tokens) and state.done
+            passed += accepted and row["valid"]
+            if accepted and not row["valid"] and fresh.enforced == "full":
+                over.append(row)
+    assert over == []
+    assert len(refused) <= 2, refused
+    assert passed > 0
