@@ -38,8 +38,8 @@ _CALLS: dict[str, Callable[..., Number]] = {
 def evaluate(expression: str) -> Number:
     """The value of an expression of numbers, ``+ - * / // % **``, brackets, and abs, max, min, round, sqrt.
 
-    Work and result are bounded: at most ``LONGEST`` characters, exponents up to ``LARGEST_EXPONENT``, and no value on the
-    way beyond ``LARGEST``. Raises ``ValueError`` with a message for the one who wrote the expression.
+    Work and result are bounded: at most ``LONGEST`` characters, exponents up to ``LARGEST_EXPONENT``, and no
+    value on the way beyond ``LARGEST``. Raises ``ValueError`` with a message for the one who wrote it.
     """
     if len(expression) > LONGEST:
         raise ValueError(

@@ -22,7 +22,7 @@ class Task:
 
 
 def load_tasks(path: Path | None = None) -> tuple[Task, ...]:
-    """The tasks of a JSON Lines file (UTF-8, empty lines are passed over), in its order; ours when ``path`` is None.
+    """The tasks of a JSON Lines file (UTF-8; empty lines are passed over), ours when ``path`` is None.
 
     Raises ``TaskFileError`` for a file that cannot be read, holds no task, or has a line that is none.
     """
@@ -65,6 +65,6 @@ def _task(line: str, where: str) -> Task:
             raise TaskFileError(f"{where}: {key!r} is {value!r:.60}; expected a text that is not empty")
     if len(found["question"]) > LONGEST_QUESTION:
         raise TaskFileError(
-            f"{where}: the question has {len(found['question'])} characters; at most {LONGEST_QUESTION} fit, shorten it"
+            f"{where}: the question has {len(found['question'])} characters, more than {LONGEST_QUESTION}; shorten it"
         )
     return Task(id=found["id"], question=found["question"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from sostenuto.runtime.demo import library
 from sostenuto.runtime.demo.arithmetic import evaluate
@@ -24,14 +26,15 @@ def tools(tmp_path: Path) -> Tools:
     return {tool.name: tool for tool in workshop(tmp_path)}
 
 
-def call(tools: Tools, name: str, **arguments: object) -> ToolMessage:
-    answer = tools[name].invoke({"type": "tool_call", "name": name, "args": arguments, "id": "1"})
+def call(tools: Tools, tool: str, /, **arguments: object) -> ToolMessage:
+    answer = tools[tool].invoke({"type": "tool_call", "name": tool, "args": arguments, "id": "1"})
     assert isinstance(answer, ToolMessage)
     return answer
 
 
 def schema(tool: BaseTool) -> dict[str, Any]:
-    return dict(tool.get_input_jsonschema()["properties"])
+    """What the model is shown: the same conversion that every chat model of LangChain uses."""
+    return dict(convert_to_openai_tool(tool)["function"]["parameters"])
 
 
 def test_there_are_five_tools_in_a_fixed_order(tmp_path: Path) -> None:
@@ -41,9 +44,7 @@ def test_there_are_five_tools_in_a_fixed_order(tmp_path: Path) -> None:
 
 def test_every_argument_is_bounded_for_the_grammar(tools: Tools) -> None:
     for tool in tools.values():
-        offered = tool.tool_call_schema
-        assert not isinstance(offered, dict)
-        for name, field in offered.model_json_schema()["properties"].items():
+        for name, field in schema(tool)["properties"].items():
             bounded = "enum" in field or "maxLength" in field or {"minimum", "maximum"} <= field.keys()
             assert bounded, f"{tool.name}.{name}: {field}"
             assert field["description"]
@@ -82,7 +83,7 @@ def test_a_search_finds_beginnings_of_words_and_sees_changes(tools: Tools, tmp_p
 
 
 def test_every_file_of_the_library_has_the_size_of_a_real_tool_result(tools: Tools, tmp_path: Path) -> None:
-    names = schema(tools["read_file"])["name"]["enum"]
+    names = schema(tools["read_file"])["properties"]["name"]["enum"]
     assert names == sorted(path.name for path in (tmp_path / "library").iterdir())
     assert len(names) == 12
     for name in names:
@@ -102,7 +103,7 @@ def test_no_name_leads_out_of_the_folder(tools: Tools, tmp_path: Path, name: str
     (tmp_path / "secret.md").write_text("secret")
     (tmp_path / "library" / "link.md").symlink_to(tmp_path / "secret.md")
     assert call(tools, "read_file", name=name).status == "error"
-    with pytest.raises(ValueError, match="no file .*; there are action-regulation.md"):
+    with pytest.raises(ValueError, match=r"no file .*; there are action-regulation\.md"):
         library.read(tmp_path / "library", name, limit=100)
 
 
@@ -138,7 +139,7 @@ def test_the_tables_are_named_in_the_description(tools: Tools) -> None:
         ("ATTACH DATABASE 'other.db' AS other", "not authorized"),
         ("PRAGMA journal_mode = WAL", "not authorized"),
         ("SELECT 1; SELECT 2", "one statement"),
-        ("SELECT nothing FROM repairs", "no such column"),
+        ("SELECT colour FROM repairs", "no such column"),
         ("SELECT length(zeroblob(1000000000))", "too big"),
         ("-- only a remark", "no query"),
         (
@@ -204,9 +205,8 @@ def test_arithmetic_is_worked_out(expression: str, value: float) -> None:
     ],
 )
 def test_arithmetic_does_nothing_else(tools: Tools, expression: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=re.escape(reason)):
         evaluate(expression)
-    assert reason in str(caught.value)
     assert call(tools, "calculate", expression=expression).status == "error"
 
 
@@ -229,6 +229,6 @@ async def test_the_tools_work_from_async_code_as_well(tools: Tools) -> None:
 
 def test_the_schemas_are_plain_json(tools: Tools) -> None:
     for tool in tools.values():
-        text = json.dumps(tool.get_input_jsonschema())
+        text = json.dumps(schema(tool))
         assert "$ref" not in text
         assert "anyOf" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_any_split_gives_the_same(arguments: Any, cuts: list[int]) -> None:
     text = json.dumps(arguments)
     whole = f"Well <tool {render_call(SMOLLM, 'now', text)}\n{render_call(HERMES, 'get_weather', text)} end <"
     edges = [0, *sorted(cut % (len(whole) + 1) for cut in cuts), len(whole)]
-    deltas, outcome = read([whole[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+    deltas, outcome = read([whole[a:b] for a, b in pairwise(edges)])
     assert outcome == read([whole])[1]
     assert [call.text for call in outcome.calls] == [joined(deltas, 0), joined(deltas, 1)] == [text, text]
     assert outcome.text == "Well <tool \n end <"
