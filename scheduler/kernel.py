@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from ..kvstore import BlockHash, Branch, Ledger, OutOfPages
 from .errors import UnknownTurn
@@ -24,7 +23,6 @@ from .events import (
     Finished,
     Forking,
     Grow,
-    Hold,
     Interrupted,
     NeedRoom,
     Paused,
@@ -32,7 +30,6 @@ from .events import (
     Progress,
     ProgramId,
     Refuse,
-    Release,
     Start,
     Stepped,
     Stop,
@@ -41,25 +38,14 @@ from .events import (
     ToolStarted,
     Travelled,
     TurnId,
-    Wake,
 )
+from .holds import Holds
 from .policies import Policy
+from .turn import Turn
 from .world import Program, Waiting
 
 HOLD_BUDGET = 0.9
 """Share of the pool that may be under holds at once. Holds also yield to older programs, so this is a second line."""
-
-
-@dataclass(slots=True)
-class _Turn:
-    arrived: Arrived
-    program: Program
-    tokens: list[int]
-    number: int
-    since: float
-    branch: Branch | None = None
-    preempted: bool = False
-    key: tuple[float, ...] = field(default=())
 
 
 class Kernel:
@@ -69,12 +55,11 @@ class Kernel:
         self.ledger = ledger
         self.policy = policy
         self.now = 0.0
-        self._budget = int(ledger.room * hold_budget)
-        self._turns: dict[TurnId, _Turn] = {}
+        self._holds = Holds(ledger, int(ledger.room * hold_budget))
+        self._turns: dict[TurnId, Turn] = {}
         self._programs: dict[ProgramId, Program] = {}
         self._queue: list[tuple[tuple[float, ...], int, TurnId]] = []
-        self._running: dict[TurnId, _Turn] = {}
-        self._holders: dict[str, tuple[Program, str]] = {}
+        self._running: dict[TurnId, Turn] = {}
         self._count = 0
         self._effects: list[Effect] = []
 
@@ -174,7 +159,7 @@ class Kernel:
             return
         program = self._program(event.program)
         self._count += 1
-        turn = _Turn(event, program, list(event.tokens), self._count, self.now)
+        turn = Turn(event, program, list(event.tokens), self._count, self.now)
         self._turns[event.turn] = turn
         program.live.add(event.turn)
         self._enqueue(turn)
@@ -204,7 +189,7 @@ class Kernel:
                 turn.branch.close()
             self._forget_if_idle(turn.program)
 
-    def _leave(self, name: TurnId) -> _Turn | None:
+    def _leave(self, name: TurnId) -> Turn | None:
         turn = self._turns.pop(name, None)
         if turn is not None:
             turn.program.live.discard(name)
@@ -238,20 +223,12 @@ class Kernel:
 
     # -- starting
 
-    def _enqueue(self, turn: _Turn) -> None:
+    def _enqueue(self, turn: Turn) -> None:
         turn.key = self.policy.order(self, self._view(turn))
         heapq.heappush(self._queue, (turn.key, turn.number, turn.arrived.turn))
 
-    def _view(self, turn: _Turn) -> Waiting:
-        return Waiting(
-            turn=turn.arrived.turn,
-            program=turn.program,
-            arrived=turn.since,
-            number=turn.number,
-            tokens=len(turn.tokens),
-            holds=self._held_for(turn) is not None,
-            preempted=turn.preempted,
-        )
+    def _view(self, turn: Turn) -> Waiting:
+        return turn.view(holds=self._held_for(turn) is not None)
 
     def _admit(self) -> None:
         while self._queue:
@@ -264,13 +241,15 @@ class Kernel:
                 return  # nobody overtakes: what is first in order is first served
             heapq.heappop(self._queue)
 
-    def _start(self, turn: _Turn) -> bool:
+    def _start(self, turn: Turn) -> bool:
         root = BlockHash(bytes.fromhex(turn.arrived.root))
         # The last token is always computed: its logits are what the turn is for.
         known = turn.tokens[:-1]
         match = self.ledger.match(root, known)
         pages = -(-len(turn.tokens) // self.page) - len(match.pages)
         idle = self.ledger.idle(match.pages)
+        if self._in_the_making(turn, match.tokens(self.page)):
+            return False
         if not self.policy.admit(self, self._view(turn), pages + idle):
             return False
         own = self._held_for(turn)
@@ -293,27 +272,25 @@ class Kernel:
         self._effects.append(Start(turn.arrived.turn, reuse, tuple(branch.pages), growth.copy, why))
         return True
 
-    def _held_for(self, turn: _Turn) -> str | None:
-        """The branch of the program whose held context this turn extends or replaces."""
-        if turn.arrived.branch in turn.program.leases:
-            return turn.arrived.branch
-        best, most = None, -1
-        for branch, key in turn.program.leases.items():
-            lease = self.ledger.leases[key]
-            length = len(lease.tokens)
-            if length > most and tuple(turn.tokens[:length]) == lease.tokens:
-                best, most = branch, length
-        return best
+    def _held_for(self, turn: Turn) -> str | None:
+        return self._holds.find(turn.program, turn.arrived.branch, turn.tokens)
 
-    def _take_over(self, turn: _Turn) -> str | None:
+    def _in_the_making(self, turn: Turn, known: int) -> bool:
+        """Is a running turn about to compute, for both, more than a page of what this one lacks?
+
+        Starting beside it would compute the same tokens twice; waiting for a step or two shares them.
+        """
+        more = known + self.page
+        return any(other.missing > self.page and turn.shares(other) > more for other in self._running.values())
+
+    def _take_over(self, turn: Turn) -> str | None:
         branch = self._held_for(turn)
         if branch is None:
             return None
         if turn.program.expected > 1:
             turn.program.expected -= 1  # siblings are still to start from the same context
             return "held for its branches"
-        lease = self.ledger.leases[turn.program.leases[branch]]
-        extends = tuple(turn.tokens[: len(lease.tokens)]) == lease.tokens
+        extends = self._holds.extends(turn.program, branch, turn.tokens)
         why = "extended by the next turn" if extends else "replaced by another turn of its branch"
         self._let_go(turn.program, branch, why, stale=True)
         return "held" if extends else "cached"
@@ -340,7 +317,7 @@ class Kernel:
             if turn.arrived.turn in self._running:  # it may have been preempted for one before it
                 self._grow(turn)
 
-    def _grow(self, turn: _Turn) -> None:
+    def _grow(self, turn: Turn) -> None:
         assert turn.branch is not None  # running turns have one
         while True:
             try:
@@ -353,7 +330,7 @@ class Kernel:
                     self._effects.append(Grow(turn.arrived.turn, growth.pages, growth.copy, "its pages were full"))
                 return
 
-    def _preempt_for(self, turn: _Turn) -> bool:
+    def _preempt_for(self, turn: Turn) -> bool:
         """Make room by taking somebody out of the batch; False if that was `turn` itself."""
         victims = max(self._running.values(), key=lambda other: (self.policy.preempt(self, other.program), other.number))
         if victims is turn and self.running == 1 and self.held == 0:
@@ -365,7 +342,7 @@ class Kernel:
         self._suspend(victims, f"room for {turn.program.id}" if victims is not turn else "no room to grow")
         return victims is not turn
 
-    def _suspend(self, turn: _Turn, why: str) -> None:
+    def _suspend(self, turn: Turn, why: str) -> None:
         assert turn.branch is not None
         turn.branch.close()
         turn.branch = None
@@ -377,28 +354,14 @@ class Kernel:
 
     # -- holds
 
-    def _retain(self, turn: _Turn, branch: Branch, tools: tuple[str, ...]) -> None:
+    def _retain(self, turn: Turn, branch: Branch, tools: tuple[str, ...]) -> None:
+        line = turn.arrived.branch
         retention = self.policy.retain(self, turn.program, tools)
         if retention.seconds <= 0 or not len(branch):
             return
-        frozen = branch.freeze()
-        key = f"{turn.program.id}|{turn.arrived.branch}"
-        if turn.arrived.branch in turn.program.leases:
-            self._let_go(turn.program, turn.arrived.branch, "replaced by a newer pause", stale=True)
-        until = self.now + retention.seconds
-        lease = self.ledger.hold(key, frozen, until=until, budget=self._budget)
-        self.ledger.drop(frozen.pages)
-        if not lease.pages:
-            self.ledger.release(key)
-            return
-        turn.program.leases[turn.arrived.branch] = key
-        self._holders[key] = (turn.program, turn.arrived.branch)
-        clipped = "" if len(lease.pages) == lease.asked else f", clipped to the budget of {self._budget} pages"
-        why = retention.why + clipped
-        held = len(lease.tokens)
-        program, name, line = turn.program.id, turn.arrived.turn, turn.arrived.branch
-        self._effects.append(Hold(program, name, line, held, len(lease.pages), lease.asked, until, why))
-        self._effects.append(Wake(until, "a hold ends"))
+        if line in turn.program.leases:
+            self._let_go(turn.program, line, "replaced by a newer pause", stale=True)
+        self._effects += self._holds.keep(turn.program, (turn.arrived.turn, line), branch, retention, self.now)
 
     def _park(self, name: ProgramId) -> None:
         program = self._programs.get(name)
@@ -414,11 +377,7 @@ class Kernel:
             self._let_go(program, branch, why, stale=stale)
 
     def _let_go(self, program: Program, branch: str, why: str, *, stale: bool = False) -> None:
-        key = program.leases.pop(branch)
-        del self._holders[key]
-        lease = self.ledger.release(key, stale=stale)
-        if lease is not None:
-            self._effects.append(Release(program.id, branch, len(lease.tokens), why))
+        self._effects.append(self._holds.end(program, branch, why, stale=stale))
         self._reorder(program)
 
     def _reorder(self, program: Program) -> None:
@@ -428,9 +387,8 @@ class Kernel:
                 self._enqueue(self._turns[name])
 
     def _expire(self) -> None:
-        for lease in self.ledger.expire(self.now):
-            program, branch = self._holders.pop(lease.key)
-            del program.leases[branch]
-            self._effects.append(Release(program.id, branch, len(lease.tokens), "its time is over"))
+        for program, release in self._holds.expire(self.now):
+            self._effects.append(release)
             self._reorder(program)
             self._forget_if_idle(program)
+

@@ -57,8 +57,8 @@ def tables(file: Path) -> dict[str, tuple[str, ...]]:
 def ask(file: Path, sql: str) -> Rows:
     """The rows of one SELECT, read through a connection of its own that is closed again.
 
-    Everything but reading is refused, values are bounded, and a query that takes more than about three million
-    steps of SQLite's machine is stopped. Raises ``ValueError`` with SQLite's own words.
+    Everything but reading is refused, values are bounded, and a query that takes more than about three
+    million steps of SQLite's machine is stopped. Raises ``ValueError`` with SQLite's own words.
     """
     calls = 0
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class TaskFileError(ValueError):
-    """A task file that cannot be used. The message names file and line, what was found and what was expected."""
+    """A task file that cannot be used; the message names file and line, what was found, what was expected."""

@@ -21,7 +21,7 @@ class Line:
 
 
 def names(folder: Path) -> list[str]:
-    """The names of the text files that lie in the folder, sorted. Links are left out: they may lead elsewhere."""
+    """The names of the folder's text files, sorted. Links are left out: they may lead elsewhere."""
     texts = (path for path in folder.iterdir() if path.suffix in _TEXTS and not path.is_symlink())
     return sorted(path.name for path in texts if path.is_file())
 

@@ -76,11 +76,11 @@ def _live(
         stack.callback(tracer.shutdown)
         stack.callback(instrument(tracer))
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sostenuto-workshop-")))
-        shop = stack.enter_context(workshop(root))
+        tools = workshop(root)
         host = stack.enter_context(
             Host(TorchEngine(model, pool_tokens=pool), policy=options.policy, journal=journal)
         )
-        agent = build(host, shop.tools, rounds=options.rounds)
+        agent = build(host, tools, rounds=options.rounds)
         return asyncio.run(run_all(agent, tasks, _progress))
 
 

@@ -65,6 +65,6 @@ def _task(line: str, where: str) -> Task:
             raise TaskFileError(f"{where}: {key!r} is {value!r:.60}; expected a text that is not empty")
     if len(found["question"]) > LONGEST_QUESTION:
         raise TaskFileError(
-            f"{where}: the question has {len(found['question'])} characters, more than {LONGEST_QUESTION}; shorten it"
+            f"{where}: the question has {len(found['question'])} characters; shorten it to {LONGEST_QUESTION}"
         )
     return Task(id=found["id"], question=found["question"])

@@ -19,7 +19,7 @@ LONGEST_READ = 1600
 def workshop(root: Path) -> list[BaseTool]:
     """``search_files``, ``read_file``, ``query_database``, ``calculate`` and ``final_answer`` over ``root``.
 
-    ``root/library`` and ``root/workshop.db`` are made from the demo's own data where they are not there yet; what
+    ``root/library`` and ``root/workshop.db`` are made from the demo's own data where they are not there yet. What
     is there is left alone, so other texts or another database may take their place. The tools keep nothing open
     between calls, run in any thread, and answer what cannot be done as a tool error, not as an exception.
     """

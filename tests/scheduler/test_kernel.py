@@ -192,6 +192,22 @@ def test_siblings_that_were_announced_share_what_is_held() -> None:
     assert stage.kernel.held == 0
 
 
+def test_turns_that_come_together_compute_their_common_prefix_once() -> None:
+    stage = Stage(room=32)
+    stage.arrive("a", [*range(20), 100])
+    assert stage.arrive("b", [*range(20), 200]) == []
+    stage.arrive("c", [*range(50, 60)])
+    assert stage.compute("a", 8) == []
+    started = stage.compute("a", 13)
+    assert [(start.turn, start.reuse) for start in started if isinstance(start, Start)] == [("b", 20), ("c", 0)]
+
+
+def test_a_turn_does_not_wait_for_less_than_a_page() -> None:
+    stage = Stage(room=32)
+    stage.arrive("a", [1, 2, 3, 4, *range(10, 20)])
+    assert [type(effect) for effect in stage.arrive("b", [1, 2, 3, 4, *range(30, 40)])] == [Start]
+
+
 def test_a_program_that_waits_for_a_person_holds_nothing() -> None:
     stage = Stage()
     stage.run("a1", range(8), program="a")

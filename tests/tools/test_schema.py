@@ -62,7 +62,17 @@ def test_properties_that_look_like_keywords_are_only_names() -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["(a+)+", "(a*)*b", "(?:x+y*)+", "(a|aa)+", "((ab)*)*", "(a{1,9}){20}", "(?P<n>a?)*", r"([\]a]+)+"],
+    [
+        "(a+)+",
+        "(a*)*b",
+        "(?:x+y*)+",
+        "((a+))+",
+        "(a|aa)+",
+        "((ab)*)*",
+        "(a{1,9}){20}",
+        "(?P<n>a?)*",
+        r"([\]a]+)+",
+    ],
 )
 def test_patterns_that_may_never_end_are_found(pattern: str) -> None:
     assert why_unsafe(pattern)
@@ -101,6 +111,15 @@ def test_problems_name_their_place_and_stay_short() -> None:
     assert [problem.path for problem in found] == ["", "/l/1", "/s"]
     assert "'n' is a required property" in found[0].message
     assert all(len(problem.message) <= 160 for problem in found)
+
+
+def test_nothing_is_fetched_even_if_a_remote_reference_came_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[object] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *given, **_: fetched.append(given))
+    monkeypatch.setattr("sostenuto.tools.schema.check_schema", lambda schema: None)
+    found = Validator({"$ref": "http://localhost:9/s.json"}).problems(1)
+    assert "not there" in found[0].message
+    assert fetched == []
 
 
 def test_formats_are_not_asserted() -> None:

@@ -1,0 +1,77 @@
+"""Which program holds which context, and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..kvstore import Branch, Ledger
+from .events import Effect, Hold, Release, TurnId, Wake
+from .policies import Retention
+from .world import Program
+
+
+class Holds:
+    """The leases of a ledger by program and branch. Every hold has an end and a place in the budget."""
+
+    def __init__(self, ledger: Ledger, budget: int) -> None:
+        self._ledger = ledger
+        self._budget = budget
+        self._holders: dict[str, tuple[Program, str]] = {}
+
+    def find(self, program: Program, branch: str, tokens: Sequence[int]) -> str | None:
+        """The branch of the program whose held context a turn of these tokens extends, or replaces."""
+        if branch in program.leases:
+            return branch
+        best, most = None, -1
+        for name in program.leases:
+            length = self.length(program, name)
+            if length > most and self.extends(program, name, tokens):
+                best, most = name, length
+        return best
+
+    def length(self, program: Program, branch: str) -> int:
+        """Tokens that a branch holds."""
+        return len(self._ledger.leases[program.leases[branch]].tokens)
+
+    def extends(self, program: Program, branch: str, tokens: Sequence[int]) -> bool:
+        """Do these tokens begin with what the branch holds?"""
+        held = self._ledger.leases[program.leases[branch]].tokens
+        return tuple(tokens[: len(held)]) == held
+
+    def keep(
+        self, program: Program, turn: tuple[TurnId, str], branch: Branch, retention: Retention, now: float
+    ) -> list[Effect]:
+        """Hold what a turn (its id, its line of conversation) leaves behind, as far as the budget goes."""
+        name, line = turn
+        key = f"{program.id}|{line}"
+        frozen = branch.freeze()
+        until = now + retention.seconds
+        lease = self._ledger.hold(key, frozen, until=until, budget=self._budget)
+        self._ledger.drop(frozen.pages)
+        if not lease.pages:
+            self._ledger.release(key)
+            return []
+        program.leases[line] = key
+        program.expected = 1
+        self._holders[key] = (program, line)
+        whole = len(lease.pages) == lease.asked
+        why = retention.why + ("" if whole else f", clipped to the budget of {self._budget} pages")
+        hold = Hold(program.id, name, line, len(lease.tokens), len(lease.pages), lease.asked, until, why)
+        return [hold, Wake(until, "a hold ends")]
+
+    def end(self, program: Program, branch: str, why: str, *, stale: bool = False) -> Release:
+        """End a hold now; `stale` says that nobody will come back for it."""
+        key = program.leases.pop(branch)
+        del self._holders[key]
+        tokens = len(self._ledger.leases[key].tokens)
+        self._ledger.release(key, stale=stale)
+        return Release(program.id, branch, tokens, why)
+
+    def expire(self, now: float) -> list[tuple[Program, Release]]:
+        """End every hold whose time has come."""
+        ended = []
+        for lease in self._ledger.expire(now):
+            program, branch = self._holders.pop(lease.key)
+            del program.leases[branch]
+            ended.append((program, Release(program.id, branch, len(lease.tokens), "its time is over")))
+        return ended

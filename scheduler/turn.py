@@ -1,0 +1,54 @@
+"""A turn in the kernel's books."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..kvstore import Branch
+from .events import Arrived
+from .world import Program, Waiting
+
+
+@dataclass(slots=True)
+class Turn:
+    """A turn between its arrival and its end: it runs while it has a branch, else it waits."""
+
+    arrived: Arrived
+    program: Program
+    tokens: list[int]
+    """All that is known: the prompt, then what was said."""
+    number: int
+    since: float
+    branch: Branch | None = None
+    preempted: bool = False
+    key: tuple[float, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """Tokens that are known and not computed."""
+        return len(self.tokens) - (0 if self.branch is None else len(self.branch))
+
+    def view(self, *, holds: bool) -> Waiting:
+        """What policies may know of it while it waits."""
+        return Waiting(
+            turn=self.arrived.turn,
+            program=self.program,
+            arrived=self.since,
+            number=self.number,
+            tokens=len(self.tokens),
+            holds=holds,
+            preempted=self.preempted,
+        )
+
+    def shares(self, other: Turn) -> int:
+        """Length of the common prefix with another turn under the same root, by halving: slices compare quickly."""
+        if self.arrived.root != other.arrived.root:
+            return 0
+        low, high = 0, min(len(self.tokens), len(other.tokens))
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.tokens[low:middle] == other.tokens[low:middle]:
+                low = middle
+            else:
+                high = middle - 1
+        return low
