@@ -115,11 +115,12 @@ def encode(value: Event | Effect) -> dict[str, Any]:
 def decode(record: dict[str, Any]) -> Event:
     """The event that `encode` wrote; KeyError or TypeError for anything else."""
     values = {key: tuple(item) if isinstance(item, list) else item for key, item in record.items() if key != "kind"}
-    kind = _EVENTS[record["kind"]]
+    kind: Any = _EVENTS[record["kind"]]
     if kind is Stepped:
         steps = (Progress(step["turn"], step["computed"], tuple(step["said"])) for step in record["progress"])
         return Stepped(tuple(steps))
-    return kind(**values)
+    event: Event = kind(**values)
+    return event
 
 
 def _plain(value: Any) -> Any:

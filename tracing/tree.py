@@ -58,7 +58,7 @@ def _duration(span: Record) -> str:
 def _facts(span: Record) -> str:
     told = span.attributes
     words = [
-        f"{label} {told[key]}" for key, label in _TOLD if told.get(key) not in (None, "", "none", "done")
+        f"{label} {_short(told[key])}" for key, label in _TOLD if told.get(key) not in (None, "", "none", "done")
     ]
     if int(told.get(names.GRAPH_VISIT, 1)) > 1:
         words.append(f"visit {told[names.GRAPH_VISIT]}")
@@ -68,16 +68,19 @@ def _facts(span: Record) -> str:
     return ", ".join(words)
 
 
+def _short(value: object) -> object:
+    """Fractions of seconds to three digits: nobody reads more in a terminal."""
+    return f"{value:.3g}" if isinstance(value, float) else value
+
+
 _TOLD = (
     (names.KV_HIT_TOKENS, "reused"),
     (names.KV_COMPUTED_TOKENS, "computed"),
     (names.INPUT_TOKENS, "in"),
-    (names.CACHE_READ, "cached"),
     (names.OUTPUT_TOKENS, "out"),
     (names.KV_TIER, "tier"),
     (names.QUEUE_SECONDS, "queued s"),
-    (names.HELD_UNTIL, "held until"),
-    (names.HOLD_WHY, "because"),
+    (names.HOLD_WHY, "held:"),
     (names.GRAPH_ATTEMPT, "attempt"),
     (names.GRAPH_RESUMED, "resumed"),
     (names.GRAPH_STATUS, "status"),

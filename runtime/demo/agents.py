@@ -9,12 +9,13 @@ from typing import Any
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 
+from ...tools import Reject
 from ..doors.langgraph import ChatSostenuto, ToolGuard, wrap
 from ..doors.langgraph_messages import KEY
-from ..doors.langgraph_tools import REJECTED
+from ..doors.langgraph_tools import REJECTED, Guard
 from ..host import Host
 from .tasks import Task
 
@@ -27,6 +28,19 @@ class Run:
 
     task: Task
     messages: tuple[BaseMessage, ...]
+    times: tuple[float, ...]
+    """When each message came, in seconds."""
+
+    @property
+    def pauses(self) -> tuple[str, ...]:
+        """How long tools ran after each model call."""
+        told = []
+        for index, message in enumerate(self.messages):
+            if isinstance(message, AIMessage):
+                later = [time for m, time in zip(self.messages, self.times, strict=True) if isinstance(m, ToolMessage)]
+                after = [time for time in later if time >= self.times[index]]
+                told.append(f"{(after[0] - self.times[index]) * 1000:.0f} ms" if after else "-")
+        return tuple(told)
 
     @property
     def turns(self) -> tuple[dict[str, Any], ...]:
@@ -59,9 +73,20 @@ class Run:
         return sum(bool(m.invalid_tool_calls) for m in self.messages if isinstance(m, AIMessage))
 
     @property
-    def calls(self) -> int:
-        """Calls that were dispatched."""
-        return sum(len(m.tool_calls) for m in self.messages if isinstance(m, AIMessage)) - self.rejected
+    def dispatched(self) -> tuple[ToolCall, ...]:
+        """Calls that were run."""
+        rejected = {
+            m.tool_call_id
+            for m in self.messages
+            if isinstance(m, ToolMessage) and REJECTED in m.additional_kwargs
+        }
+        made = (call for m in self.messages if isinstance(m, AIMessage) for call in m.tool_calls)
+        return tuple(call for call in made if call["id"] not in rejected)
+
+    def invalid_dispatched(self, tools: Sequence[BaseTool]) -> int:
+        """Calls that were run though they do not fit their schema, checked once more after the fact."""
+        guard = Guard(tools)
+        return sum(isinstance(guard.verdict(call), Reject) for call in self.dispatched)
 
 
 class Rounds(AgentMiddleware):
@@ -89,7 +114,7 @@ class Rounds(AgentMiddleware):
 
 def build(host: Host, tools: Sequence[BaseTool], *, rounds: int) -> Any:
     """The agent: what a user would write, and one line of ours round it."""
-    model = ChatSostenuto(host=host, max_tokens=160)
+    model = ChatSostenuto(host=host, max_tokens=128)
     agent = create_agent(
         model,
         list(tools),
@@ -101,19 +126,22 @@ def build(host: Host, tools: Sequence[BaseTool], *, rounds: int) -> Any:
 
 
 async def run_all(
-    agent: Any, tasks: Sequence[Task], told: Callable[[Task, str, BaseMessage], None]
+    agent: Any, tasks: Sequence[Task], told: Callable[[Task, BaseMessage], None]
 ) -> tuple[Run, ...]:
     """All tasks at once, each in a thread of its own; `told` hears of every message as it comes."""
 
     async def one(task: Task) -> Run:
         messages: list[BaseMessage] = []
+        times: list[float] = []
+        clock = asyncio.get_running_loop()
         config = {"configurable": {"thread_id": task.id}}
         asked = {"messages": [("user", task.question)]}
         async for update in agent.astream(asked, config, stream_mode="updates"):
-            for node, change in update.items():
+            for change in update.values():
                 for message in (change or {}).get("messages", []):
                     messages.append(message)
-                    told(task, node, message)
-        return Run(task, tuple(messages))
+                    times.append(clock.time())
+                    told(task, message)
+        return Run(task, tuple(messages), tuple(times))
 
     return tuple(await asyncio.gather(*(one(task) for task in tasks)))

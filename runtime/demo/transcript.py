@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,20 @@ class Tally:
     wall_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both policies in one pool."""
+
+    pool_tokens: int
+    ours: Tally
+    theirs: Tally
+
+    @property
+    def ratio(self) -> float:
+        """Tokens that `forgetful` computes for one of ours."""
+        return self.theirs.computed_tokens / self.ours.computed_tokens
+
+
 def read_transcript(journal: Path) -> Transcript:
     """The transcript in a journal. The first turn's pause is the time from the start of the run."""
     turns: dict[str, Said] = {}
@@ -81,16 +94,14 @@ def _take(event: dict[str, Any], at: float, turns: dict[str, Said], programs: Tr
             turns[event["turn"]].paused = kind == "Paused"
 
 
-def play(model: Model, policy: str, transcript: Transcript, *, pool_tokens: int, told: Callable[[str], None]) -> Tally:
-    """The transcript once more, under `policy`, in a pool of its own; `told` hears of each turn that ended."""
+def play(model: Model, policy: str, transcript: Transcript, *, pool_tokens: int) -> Tally:
+    """The transcript once more, under `policy`, in a pool of its own."""
     before = model.rows
     with Loop(TorchEngine(model, pool_tokens=pool_tokens), named(policy)) as loop:
-        return asyncio.run(_play(loop, transcript, model, before, told))
+        return asyncio.run(_play(loop, transcript, model, before))
 
 
-async def _play(
-    loop: Loop, transcript: Transcript, model: Model, before: int, told: Callable[[str], None]
-) -> Tally:
+async def _play(loop: Loop, transcript: Transcript, model: Model, before: int) -> Tally:
     clock = asyncio.get_running_loop()
     start = clock.time()
     reused = 0
@@ -112,7 +123,6 @@ async def _play(
             async for chunk in loop.submit(request):
                 if isinstance(chunk, Ended):
                     reused += chunk.facts.reused_tokens
-                    told(program)
         loop.tell(Closed(ProgramId(program)))
 
     await asyncio.gather(*(one(program, turns) for program, turns in transcript.items()))

@@ -51,7 +51,7 @@ def read_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
                 name = message.name or names.get(message.tool_call_id, "")
                 read.append(Message("tool", text, tool=name, call=message.tool_call_id))
             case ChatMessage(role=("system" | "user" | "assistant") as role):
-                read.append(Message(role, text))  # type: ignore[arg-type]
+                read.append(Message(role, text))
             case _:
                 raise BadMessage(f"a {type(message).__name__} cannot be put before the model: use system, human, AI or tool")
     return tuple(read)

@@ -32,9 +32,10 @@ def wrap(graph: AnyRunnable) -> AnyRunnable:
     Works on any compiled LangGraph graph, `create_agent`'s included. Wrapping twice is wrapping once. Raises
     TypeError for what is no runnable, such as a StateGraph that was not compiled.
     """
-    if not isinstance(graph, Runnable):
-        hint = ": call .compile() on it first" if hasattr(graph, "compile") else ""
-        raise TypeError(f"wrap() takes a compiled graph, found {type(graph).__name__}{hint}")
+    given: object = graph  # whatever the caller's types promise
+    if not isinstance(given, Runnable):
+        hint = ": call .compile() on it first" if hasattr(given, "compile") else ""
+        raise TypeError(f"wrap() takes a compiled graph, found {type(given).__name__}{hint}")
     if any(isinstance(handler, Lifecycle) for handler in _handlers(getattr(graph, "config", None))):
         return graph
     return graph.with_config(callbacks=[Lifecycle(), GraphTracer()])  # type: ignore[return-value]

@@ -60,7 +60,7 @@ class Model:
         try:
             config = AutoConfig.from_pretrained(source.path, local_files_only=local)
             _check(config, source.name)
-            network = AutoModelForCausalLM.from_pretrained(source.path, dtype=chosen, local_files_only=local)
+            network: Any = AutoModelForCausalLM.from_pretrained(source.path, dtype=chosen, local_files_only=local)
             tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=local)
         except OSError as error:
             raise ModelNotFound(

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
@@ -85,15 +86,17 @@ def _convert(file: Path, target: Path) -> None:
     folder, name = str(file.parent), file.name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     plain = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=name, dtype=torch.float32, quantization_config=plain
-    ).to(torch.bfloat16)
+    )
+    model.to(torch.bfloat16)
     # transformers refuses to save what it believes to be quantised still.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False
     ids = {key: getattr(model.config, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    model.generation_config = GenerationConfig(**ids)
+    defaults: Any = GenerationConfig  # its constructor has no types
+    model.generation_config = defaults(**ids)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 
