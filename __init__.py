@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = ["ChatSostenuto", "__version__", "instrument", "wrap"]
@@ -15,13 +16,17 @@ _LAZY = {
     "wrap": ".runtime.doors.langgraph",
 }
 
+if TYPE_CHECKING:
+    from .runtime.doors.langgraph import ChatSostenuto, wrap
+    from .tracing import instrument
+else:
 
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {sorted(_LAZY)}")
-    value: object = getattr(import_module(_LAZY[name], __name__), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {sorted(_LAZY)}")
+        value = getattr(import_module(_LAZY[name], __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

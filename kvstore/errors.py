@@ -1,11 +1,11 @@
 """What can go wrong with blocks.
 
-    KVError
-    ├── OutOfPages      more pages were asked for than are free or may be evicted
-    ├── NotHeld         a page was given back more often than it was taken
-    ├── NotAnAncestor   a branch was asked to roll back to where it never was
-    ├── StillInUse      the books were to be emptied while somebody holds pages
-    └── BrokenBooks     an invariant does not hold: a defect of ours
+KVError
+├── OutOfPages      more pages were asked for than are free or may be evicted
+├── NotHeld         a page was given back more often than it was taken
+├── NotAnAncestor   a branch was asked to roll back to where it never was
+├── StillInUse      the books were to be emptied while somebody holds pages
+└── BrokenBooks     an invariant does not hold: a defect of ours
 """
 
 from __future__ import annotations

@@ -17,8 +17,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 is success, 1 a fault that is named on standard error, 2 a wrong use."""
     parser = argparse.ArgumentParser(prog="sostenuto", description=__doc__.split(":")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _demo_options(commands.add_parser("demo", help="agents with real tools on a real model, in a pool too small for all"))
-    again = commands.add_parser("replay", help="feed a journal to the kernel: the same events must give the same effects")
+    _demo_options(
+        commands.add_parser("demo", help="agents with real tools on a real model, in a pool too small for all")
+    )
+    again = commands.add_parser(
+        "replay", help="feed a journal to the kernel: the same events must give the same effects"
+    )
     again.add_argument("journal", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     try:
@@ -29,15 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="a Hugging Face model directory, a GGUF file or a hub id (default: the packaged one)")
+    parser.add_argument(
+        "--model", help="a Hugging Face model directory, a GGUF file or a hub id (default: the packaged one)"
+    )
     parser.add_argument("--policy", default="sostenuto", choices=sorted(POLICIES), help="who schedules the live run")
-    parser.add_argument("--pool-tokens", type=int, metavar="N", help="tokens that the pool holds (default: too few for all)")
+    parser.add_argument(
+        "--pool-tokens", type=int, metavar="N", help="tokens that the pool holds (default: too few for all)"
+    )
     parser.add_argument("--tasks", type=Path, metavar="FILE", help='questions, one {"id", "question"} per line')
-    parser.add_argument("--agents", type=int, default=5, metavar="N", help="agents at once (default: 5)")
+    parser.add_argument("--agents", type=int, default=6, metavar="N", help="agents at once (default: 6)")
     parser.add_argument("--rounds", type=int, default=4, metavar="N", help="model calls per agent at most (default: 4)")
-    parser.add_argument("--out", type=Path, default=Path("sostenuto-demo"), metavar="DIR", help="where trace and journal go")
+    parser.add_argument(
+        "--out", type=Path, default=Path("sostenuto-demo"), metavar="DIR", help="where trace and journal go"
+    )
     parser.add_argument("--trace", type=Path, metavar="FILE", help="the trace as OTLP JSON (default: in --out)")
-    parser.add_argument("--otlp", nargs="?", const="", metavar="URL", help="send spans by OTLP, to URL or as OTEL_* say")
+    parser.add_argument(
+        "--otlp", nargs="?", const="", metavar="URL", help="send spans by OTLP, to URL or as OTEL_* say"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 

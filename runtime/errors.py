@@ -1,15 +1,16 @@
 """What can go wrong while running.
 
-    SostenutoError
-    ├── ModelNotFound       no model where it was looked for
-    ├── ModelUnsupported    a model that we would run wrongly, or not at all
-    ├── BadSampling         a sampling parameter out of its range
-    ├── Refused             a turn that can never run, with the reason
-    ├── EngineFailed        a step of the engine failed; its turns are lost
-    ├── HostClosed          the host was closed, before or during a turn
-    ├── RepairsSpent        too many tool calls in a row were rejected
-    ├── BadMessage          a message that cannot be put before the model
-    └── BrokenJournal       a journal that cannot be read
+SostenutoError
+├── ModelNotFound       no model where it was looked for
+├── ModelUnsupported    a model that we would run wrongly, or not at all
+├── BadSampling         a sampling parameter out of its range
+├── Refused             a turn that can never run, with the reason
+├── TooLate             an answer that took longer than it may
+├── EngineFailed        a step of the engine failed; its turns are lost
+├── HostClosed          the host was closed, before or during a turn
+├── RepairsSpent        too many tool calls in a row were rejected
+├── BadMessage          a message that cannot be put before the model
+└── BrokenJournal       a journal that cannot be read
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class BadSampling(SostenutoError, ValueError):
 
 class Refused(SostenutoError):
     """A turn that can never run."""
+
+
+class TooLate(SostenutoError, TimeoutError):
+    """An answer that took longer than it may."""
 
 
 class EngineFailed(SostenutoError):

@@ -39,6 +39,8 @@ class Ask:
     program: str = ""
     branch: str = "main"
     tenant: str = "default"
+    timeout: float | None = None
+    """Seconds the answer may take, waiting for admission included; then TooLate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ class Host:
             grammar=self._grammar(ask) if forced is None else None,
             tools_called=tools_called if ask.tools else lambda text, reason: (),
             forced=forced,
+            timeout=ask.timeout,
         )
         return Answering(self.loop.submit(request), parser())
 

@@ -93,7 +93,7 @@ def replay(path: Path) -> tuple[Kernel, int]:
                 continue
             try:
                 event, now, expected = decode(record["event"]), record["at"], record["effects"]
-            except (KeyError, TypeError) as error:
+            except (KeyError, TypeError, AttributeError) as error:
                 raise BrokenJournal(f"{path}, line {number}: no event can be read from it ({error})") from error
             got = [encode(effect) for effect in kernel.handle(event, now)]
             if json.loads(json.dumps(got)) != expected:
@@ -135,7 +135,9 @@ def _read(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise BrokenJournal(f"{path}, line {number} is no JSON ({error}): was the program killed while writing?") from error
+        raise BrokenJournal(
+            f"{path}, line {number} is no JSON ({error}): was the program killed while writing?"
+        ) from error
     if not isinstance(record, dict):
         raise BrokenJournal(f"{path}, line {number}: expected an object, found {type(record).__name__}")
     return record
@@ -144,5 +146,8 @@ def _read(path: Path, number: int, line: str) -> dict[str, Any]:
 def _kernel(path: Path, head: dict[str, Any]) -> Kernel:
     if head.get("format") != FORMAT:
         raise BrokenJournal(f"{path}: expected a journal of format {FORMAT}, found {head.get('format')!r}")
-    policy = named(head["policy"])
-    return Kernel(Ledger(head["room"], head["page"], rank=policy.evict), policy)
+    try:
+        policy = named(head["policy"])
+        return Kernel(Ledger(head["room"], head["page"], rank=policy.evict), policy)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenJournal(f"{path}, line 1 should name policy, room and page: {error}") from error

@@ -11,10 +11,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from ..kvstore import Ledger
 from ..scheduler import (
@@ -43,7 +45,7 @@ from ..scheduler import (
 )
 from ..tools import Grammar
 from .engines import End, Engine, Job, Said
-from .errors import EngineFailed, HostClosed, Refused
+from .errors import EngineFailed, HostClosed, Refused, TooLate
 from .journal import Journal
 from .sampling import Sampling
 from .ticket import Ended, Facts, Piece, Ticket
@@ -63,6 +65,8 @@ class Request:
     tools_called: Callable[[str, End], tuple[str, ...]] = lambda text, reason: ()
     """Names of the tools that a finished answer calls: if there are any, the program pauses and will come back."""
     forced: tuple[int, ...] | None = None
+    timeout: float | None = None
+    """Seconds after which an answer is wanted no more, waiting for admission included."""
 
 
 @dataclass(slots=True)
@@ -77,7 +81,6 @@ class _Turn:
     reused: int = 0
     why: str = ""
     rows: int = 0
-    again: int = 0
     text: list[str] = field(default_factory=list)
 
 
@@ -94,6 +97,7 @@ class Loop:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
         self._closed = False
+        self._door = threading.Lock()  # nobody comes in between the look at `_closed` and the loop's end
         self._start = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="sostenuto-loop", daemon=True)
         self._thread.start()
@@ -103,12 +107,13 @@ class Loop:
 
     def submit(self, request: Request) -> Ticket:
         """Hand a turn in; returns at once. Errors come out of the ticket."""
-        if self._closed:
-            raise HostClosed("this host is closed: open another one")
-        turn = TurnId(f"t{next(self._numbers)}")
-        ticket = Ticket(lambda: self._call(self._cancel, turn))
-        self._call(self._arrive, turn, request, ticket)
-        return ticket
+        with self._door:
+            if self._closed:
+                raise HostClosed("this host is closed: open another one")
+            turn = TurnId(f"t{next(self._numbers)}")
+            ticket = Ticket(lambda: self._call(self._cancel, turn))
+            self._call(self._arrive, turn, request, ticket)
+            return ticket
 
     def tell(self, event: Event) -> None:
         """Report something that happened outside (a tool, an end); returns at once."""
@@ -125,16 +130,21 @@ class Loop:
             self.kernel.check()
             return repr(self.kernel)
 
-        return asyncio.run_coroutine_threadsafe(look(), self._loop).result()
+        with self._door:
+            if self._closed:
+                raise HostClosed("this host is closed: open another one")
+            answer = asyncio.run_coroutine_threadsafe(look(), self._loop)
+        return answer.result()
 
     def close(self) -> None:
         """Cancel what runs, end both threads, close the journal. Closing twice is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        self._loop.call_soon_threadsafe(self._work.set)
+        with self._door:
+            self._closed = True
+            self._call(self._work.set)
         self._thread.join()
         self._compute.shutdown()
+        if self._journal is not None:
+            self._journal.close()
 
     def __enter__(self) -> Loop:
         return self
@@ -145,7 +155,7 @@ class Loop:
     # -- on the loop's own thread
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nothing is left that could be changed
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _now(self) -> float:
@@ -153,8 +163,17 @@ class Loop:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._break)
         self._work = asyncio.Event()
         self._begun.set()
+        try:
+            await self._serve()
+        finally:
+            self._closed = True
+            for name in list(self._turns):
+                self._finish(name, HostClosed("the host was closed while this turn was on its way"))
+
+    async def _serve(self) -> None:
         while not self._closed:
             if short := self.engine.short():
                 self._post(NeedRoom(short))
@@ -170,33 +189,41 @@ class Loop:
                 self._fail(fault)
             else:
                 self._settle(future.result())
-        for name in list(self._turns):
-            self._finish(name, HostClosed("the host was closed while this turn was on its way"))
-        if self._journal is not None:
-            self._journal.close()
+
+    def _break(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A defect of ours in a callback: the books may be wrong. Better to end every turn than to let them hang."""
+        loop.default_exception_handler(context)
+        self._closed = True
+        self._work.set()
 
     def _arrive(self, name: TurnId, request: Request, ticket: Ticket) -> None:
+        if self._closed:
+            ticket.put(HostClosed("the host was closed before this turn began"))
+            return
         job = Job(name, list(request.tokens), len(request.tokens), request.sampling, request.grammar, request.forced)
         self._turns[name] = _Turn(request, job, ticket, self._now())
         if len(request.tokens) >= self.engine.longest:
             why = f"its prompt has {len(request.tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
             self._finish(name, Refused(f"{why}: shorten it"))
             return
+        if request.timeout is not None:
+            late = TooLate(f"no whole answer within {request.timeout:g} s: give it more time, or fewer tokens to say")
+            self._loop.call_later(request.timeout, self._finish, name, late)
         program, tokens = ProgramId(request.program), request.tokens
         limit = request.sampling.max_tokens
         self._post(Arrived(name, program, request.branch, request.root, tokens, limit))
 
     def _cancel(self, name: TurnId) -> None:
-        if self._turns.pop(name, None) is not None:
-            self.engine.drop(name)
-            self._post(Cancelled(name))
+        # Whoever cancelled has left; another thread or coroutine may still be reading, and must not wait for ever.
+        self._finish(name, CancelledError(f"turn {name} was cancelled"))
 
     def _post(self, event: Event) -> list[Effect]:
         now = self._now()
         effects = self.kernel.handle(event, now)
         if self._journal is not None:
             self._journal.write(event, now, effects)
-        for effect in effects:
+        # What ends a turn comes last: it posts an event of its own, whose effects must follow all of these.
+        for effect in sorted(effects, key=lambda effect: isinstance(effect, Stop | Refuse)):
             self._carry(effect)
             for watcher in self._watchers:
                 watcher(effect)
@@ -222,9 +249,7 @@ class Loop:
     def _begin(self, turn: _Turn, effect: Start) -> None:
         if turn.started is None:
             turn.started, turn.reused, turn.why = self._now(), effect.reuse, effect.why
-        else:
-            # Computed once already: what is found again is no hit, and what is computed again is counted apart.
-            turn.again += len(turn.job.tokens) - effect.reuse
+        # When it is started again, what is found is no hit: it was computed for this turn already.
         self.engine.start(turn.job, effect)
         self._work.set()
 
@@ -235,9 +260,7 @@ class Loop:
         ended = [one for one in alive if one.end is not None]
         for one in ended:
             self.engine.drop(one.turn)
-        steps = tuple(
-            Progress(one.turn, one.computed, () if one.token is None else (one.token,)) for one in alive
-        )
+        steps = tuple(Progress(one.turn, one.computed, () if one.token is None else (one.token,)) for one in alive)
         for one in alive:
             turn = self._turns[one.turn]
             turn.rows += one.computed
@@ -285,7 +308,8 @@ class Loop:
             self._post(Cancelled(name))
 
     def _fail(self, fault: BaseException) -> None:
-        for name in list(self._turns):
+        # Turns that wait have lost nothing.
+        for name in [name for name, turn in self._turns.items() if turn.started is not None]:
             error = EngineFailed(f"the engine failed in a step ({type(fault).__name__}: {fault}); this turn is lost")
             error.__cause__ = fault
             self._finish(name, error)

@@ -1,8 +1,8 @@
 """What can go wrong with the schedule.
 
-    ScheduleError
-    ├── UnknownTurn     an event names a turn that never arrived
-    └── NotTheSame      a replay gave other effects than the journal holds
+ScheduleError
+├── UnknownTurn     an event names a turn that never arrived
+└── NotTheSame      a replay gave other effects than the journal holds
 """
 
 from __future__ import annotations

@@ -332,11 +332,11 @@ class Kernel:
 
     def _preempt_for(self, turn: Turn) -> bool:
         """Make room by taking somebody out of the batch; False if that was `turn` itself."""
-        victims = max(self._running.values(), key=lambda other: (self.policy.preempt(self, other.program), other.number))
+        victims = max(
+            self._running.values(), key=lambda other: (self.policy.preempt(self, other.program), other.number)
+        )
         if victims is turn and self.running == 1 and self.held == 0:
-            self._effects.append(
-                Stop(turn.arrived.turn, f"the pool of {self.room} pages is full with this turn alone")
-            )
+            self._effects.append(Stop(turn.arrived.turn, f"the pool of {self.room} pages is full with this turn alone"))
             self._cancel(turn.arrived.turn)
             return False
         self._suspend(victims, f"room for {turn.program.id}" if victims is not turn else "no room to grow")
@@ -391,4 +391,3 @@ class Kernel:
             self._effects.append(release)
             self._reorder(program)
             self._forget_if_idle(program)
-

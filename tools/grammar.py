@@ -47,9 +47,7 @@ class Grammar(Protocol):
 class Compiler(Protocol):
     """Builds grammars; what it builds for equal input may share work but never state."""
 
-    def tools(
-        self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, parallel: bool
-    ) -> Grammar | None:
+    def tools(self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, parallel: bool) -> Grammar | None:
         """The grammar of a turn that may call these tools; None when nothing is to be constrained."""
         ...
 

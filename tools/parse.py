@@ -65,9 +65,7 @@ class Parser:
     gone out.
     """
 
-    def __init__(
-        self, dialect: Dialect, tools: Sequence[Tool], *, ids: Callable[[], str] | None = None
-    ) -> None:
+    def __init__(self, dialect: Dialect, tools: Sequence[Tool], *, ids: Callable[[], str] | None = None) -> None:
         """`ids` gives the next call's id; by default call_0, call_1, ..."""
         self._dialect = dialect
         self._names = {tool.name for tool in tools}

@@ -89,9 +89,7 @@ def loads(text: str, limit: int = MAX_TEXT) -> Json:
     if len(text) > limit:
         raise MalformedCall(f"{len(text)} characters of JSON: expected at most {limit}; send less at once")
     try:
-        value: Json = json.loads(
-            text, object_pairs_hook=_no_twins, parse_constant=_no_constant, parse_float=_finite
-        )
+        value: Json = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant, parse_float=_finite)
         if "\\u" in text or not text.isascii():
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:

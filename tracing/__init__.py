@@ -57,9 +57,7 @@ _LAZY = {
 }
 
 
-def instrument(
-    tracer_provider: TracerProvider | None = None, *, supersteps: bool = True
-) -> Callable[[], None]:
+def instrument(tracer_provider: TracerProvider | None = None, *, supersteps: bool = True) -> Callable[[], None]:
     """Traces every LangGraph run of this process; returns what undoes it. See `graph.instrument`."""
     from .graph import instrument as put_in  # only now: it imports LangGraph
 

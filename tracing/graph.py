@@ -22,9 +22,7 @@ from .spans import use_provider
 _log = logging.getLogger(__name__)
 
 
-def instrument(
-    tracer_provider: TracerProvider | None = None, *, supersteps: bool = True
-) -> Callable[[], None]:
+def instrument(tracer_provider: TracerProvider | None = None, *, supersteps: bool = True) -> Callable[[], None]:
     """Traces every LangGraph run of this process; returns what undoes it.
 
     Spans go to the given provider, else to the global one. `supersteps=False` leaves out the span per
@@ -39,9 +37,7 @@ def instrument(
         return _on.undo
     switch = Switch(supersteps=supersteps)
     patches = [
-        _patched(owner, name, wrap(getattr(owner, name), switch))
-        for owner, name, wrap in _HOOKS
-        if _there(owner, name)
+        _patched(owner, name, wrap(getattr(owner, name), switch)) for owner, name, wrap in _HOOKS if _there(owner, name)
     ]
     use_provider(tracer_provider)
     _on = _On(tracer_provider, switch, patches)
@@ -93,9 +89,7 @@ def _there(owner: Any, name: str) -> bool:
     if name in vars(owner):
         return True
     # The runner's functions are private: a LangGraph without them still gives runs, tools and models.
-    _log.warning(
-        "%s has no %s: its spans are left out; use a LangGraph of the 1.x series, or report this", owner, name
-    )
+    _log.warning("%s has no %s: its spans are left out; use a LangGraph of the 1.x series, or report this", owner, name)
     return False
 
 

@@ -68,9 +68,7 @@ class GraphTracer(BaseCallbackHandler):
             facts: dict[str, Value] = {names.OPERATION: operation, kind: agent or name, **conversation}
             self._open(run_id, None, f"{operation} {agent or name}", facts)
         elif any(tag.startswith("graph:step:") for tag in tags) and "langsmith:hidden" not in tags:
-            self._open(
-                run_id, parent_run_id, f"{names.RUN_STEP} {name}", _node(name, metadata) | conversation
-            )
+            self._open(run_id, parent_run_id, f"{names.RUN_STEP} {name}", _node(name, metadata) | conversation)
         else:
             self._stand(run_id, parent_run_id)
 

@@ -130,9 +130,7 @@ def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Call
     return wrapper
 
 
-def traced_astream(
-    stream: Callable[..., AsyncGenerator[Any]], switch: Switch
-) -> Callable[..., AsyncIterator[Any]]:
+def traced_astream(stream: Callable[..., AsyncGenerator[Any]], switch: Switch) -> Callable[..., AsyncIterator[Any]]:
     """`BaseChatModel.astream`, likewise."""
 
     async def traced(self: BaseChatModel, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -189,9 +187,7 @@ class _Streamed:
             self._begun = True
             self.span.add_event(names.EVENT_FIRST_CHUNK)
         if isinstance(chunk, AIMessage | AIMessageChunk):
-            self._usage = (
-                add_usage(self._usage, chunk.usage_metadata) if chunk.usage_metadata else self._usage
-            )
+            self._usage = add_usage(self._usage, chunk.usage_metadata) if chunk.usage_metadata else self._usage
             self._last |= chunk.response_metadata
             self._id = chunk.id or self._id
 

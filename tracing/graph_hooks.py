@@ -29,9 +29,7 @@ Graph = Pregel[Any, Any, Any, Any]
 def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Callable[..., Iterator[Any]]:
     """`Pregel.stream` with a span round the run."""
 
-    def traced(
-        self: Graph, input: object, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Iterator[Any]:
+    def traced(self: Graph, input: object, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         merged = _merged(self, config)
         run = _start(self, merged, origin(self, input, merged), switch)
         inner = stream(self, input, _signed(self, config, merged, run), **kwargs)
@@ -56,9 +54,7 @@ def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Call
     return wrapper
 
 
-def traced_astream(
-    astream: Callable[..., AsyncGenerator[Any]], switch: Switch
-) -> Callable[..., AsyncIterator[Any]]:
+def traced_astream(astream: Callable[..., AsyncGenerator[Any]], switch: Switch) -> Callable[..., AsyncIterator[Any]]:
     """`Pregel.astream` with a span round the run."""
 
     async def traced(

@@ -83,11 +83,7 @@ async def aorigin(graph: Pregel[Any, Any, Any, Any], input: object, config: Runn
         return Origin()
     run, at = _run(saved), saved
     for _ in range(_FARTHEST):
-        if (
-            run is not None
-            or at.parent_config is None
-            or (up := await store.aget_tuple(at.parent_config)) is None
-        ):
+        if run is not None or at.parent_config is None or (up := await store.aget_tuple(at.parent_config)) is None:
             break
         run, at = _run(up), up
     return Origin(_why(graph, input, config, saved), run)
@@ -109,9 +105,7 @@ def _run(saved: CheckpointTuple) -> SpanContext | None:
     return found if found.is_valid else None
 
 
-def _why(
-    graph: Pregel[Any, Any, Any, Any], input: object, config: RunnableConfig, saved: CheckpointTuple
-) -> Resumed:
+def _why(graph: Pregel[Any, Any, Any, Any], input: object, config: RunnableConfig, saved: CheckpointTuple) -> Resumed:
     if isinstance(input, Command) and input.resume is not None:
         return "interrupt"
     if input is not None:

@@ -181,7 +181,5 @@ def _wrote(task: PregelExecutableTask) -> Iterator[Wrote]:
 
 def _goto(task: PregelExecutableTask) -> tuple[str, ...]:
     """The nodes a task's writes lead to: by edge, by command, or sent."""
-    edges = [
-        channel.removeprefix("branch:to:") for channel, _ in task.writes if channel.startswith("branch:to:")
-    ]
+    edges = [channel.removeprefix("branch:to:") for channel, _ in task.writes if channel.startswith("branch:to:")]
     return tuple(edges + [value.node for _, value in task.writes if isinstance(value, Send)])

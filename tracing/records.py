@@ -95,12 +95,9 @@ def _record(span: Mapping[str, Any], resource: Mapping[str, Any]) -> Record:
         message=status.get("message", ""),
         attributes=_attributes(span),
         events=tuple(
-            Event(each["name"], int(each["timeUnixNano"]), _attributes(each))
-            for each in span.get("events", ())
+            Event(each["name"], int(each["timeUnixNano"]), _attributes(each)) for each in span.get("events", ())
         ),
-        links=tuple(
-            LinkTo(each["traceId"], each["spanId"], _attributes(each)) for each in span.get("links", ())
-        ),
+        links=tuple(LinkTo(each["traceId"], each["spanId"], _attributes(each)) for each in span.get("links", ())),
         resource=resource,
     )
 

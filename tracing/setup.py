@@ -101,9 +101,7 @@ def _otlp(to: bool | str) -> SpanExporter:
         module = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     except ImportError as error:
         raise MissingExporter from error
-    made: SpanExporter = (
-        module.OTLPSpanExporter(endpoint=to) if isinstance(to, str) else module.OTLPSpanExporter()
-    )
+    made: SpanExporter = module.OTLPSpanExporter(endpoint=to) if isinstance(to, str) else module.OTLPSpanExporter()
     return made
 
 

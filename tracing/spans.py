@@ -135,16 +135,13 @@ def tracer(provider: TracerProvider | None = None) -> Tracer:
 def off() -> bool:
     """Whether no span would be recorded: no provider anywhere, or spans are suppressed here."""
     return suppressed() or (
-        _given is None
-        and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+        _given is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
     )
 
 
 def suppressed() -> bool:
     """Whether somebody asked for no spans in this context, as exporters do round their own calls."""
-    return bool(
-        otel.get_value("suppress_instrumentation") or otel.get_value(otel._SUPPRESS_INSTRUMENTATION_KEY)
-    )
+    return bool(otel.get_value("suppress_instrumentation") or otel.get_value(otel._SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def in_conversation(context: Context, id: str | None) -> Context:
@@ -283,9 +280,7 @@ def _of_model(call: ModelCall) -> dict[str, Value]:
         names.SERVER_ADDRESS: call.server,
         names.SERVER_PORT: call.port,
     }
-    return (
-        _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
-    )
+    return _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
 
 
 def _of_tool(call: ToolCall) -> dict[str, Value]:
@@ -296,9 +291,7 @@ def _of_tool(call: ToolCall) -> dict[str, Value]:
         names.TOOL_TYPE: call.kind,
         names.TOOL_DESCRIPTION: call.description or None,
     }
-    return (
-        _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
-    )
+    return _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
 
 
 def _present(found: Mapping[str, Value | None]) -> dict[str, Value]:

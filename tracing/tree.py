@@ -57,9 +57,7 @@ def _duration(span: Record) -> str:
 
 def _facts(span: Record) -> str:
     told = span.attributes
-    words = [
-        f"{label} {_short(told[key])}" for key, label in _TOLD if told.get(key) not in (None, "", "none", "done")
-    ]
+    words = [f"{label} {_short(told[key])}" for key, label in _TOLD if told.get(key) not in (None, "", "none", "done")]
     if int(told.get(names.GRAPH_VISIT, 1)) > 1:
         words.append(f"visit {told[names.GRAPH_VISIT]}")
     words += sorted({event.name for event in span.events if event.name in _EVENTS})

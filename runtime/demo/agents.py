@@ -16,6 +16,7 @@ from ...tools import Reject
 from ..doors.langgraph import ChatSostenuto, ToolGuard, wrap
 from ..doors.langgraph_messages import KEY
 from ..doors.langgraph_tools import REJECTED, Guard
+from ..errors import Refused
 from ..host import Host
 from .tasks import Task
 
@@ -30,6 +31,8 @@ class Run:
     messages: tuple[BaseMessage, ...]
     times: tuple[float, ...]
     """When each message came, in seconds."""
+    refused: str = ""
+    """Why it could not go on, if it could not."""
 
     @property
     def pauses(self) -> tuple[str, ...]:
@@ -58,8 +61,10 @@ class Run:
         return sum(
             1
             for before, after in zip(self.messages, self.messages[1:], strict=False)
-            if isinstance(before, ToolMessage) and REJECTED in before.additional_kwargs
-            and isinstance(after, AIMessage) and after.tool_calls
+            if isinstance(before, ToolMessage)
+            and REJECTED in before.additional_kwargs
+            and isinstance(after, AIMessage)
+            and after.tool_calls
         )
 
     @property
@@ -76,9 +81,7 @@ class Run:
     def dispatched(self) -> tuple[ToolCall, ...]:
         """Calls that were run."""
         rejected = {
-            m.tool_call_id
-            for m in self.messages
-            if isinstance(m, ToolMessage) and REJECTED in m.additional_kwargs
+            m.tool_call_id for m in self.messages if isinstance(m, ToolMessage) and REJECTED in m.additional_kwargs
         }
         made = (call for m in self.messages if isinstance(m, AIMessage) for call in m.tool_calls)
         return tuple(call for call in made if call["id"] not in rejected)
@@ -125,9 +128,7 @@ def build(host: Host, tools: Sequence[BaseTool], *, rounds: int) -> Any:
     return wrap(agent)
 
 
-async def run_all(
-    agent: Any, tasks: Sequence[Task], told: Callable[[Task, BaseMessage], None]
-) -> tuple[Run, ...]:
+async def run_all(agent: Any, tasks: Sequence[Task], told: Callable[[Task, BaseMessage], None]) -> tuple[Run, ...]:
     """All tasks at once, each in a thread of its own; `told` hears of every message as it comes."""
 
     async def one(task: Task) -> Run:
@@ -136,12 +137,16 @@ async def run_all(
         clock = asyncio.get_running_loop()
         config = {"configurable": {"thread_id": task.id}}
         asked = {"messages": [("user", task.question)]}
-        async for update in agent.astream(asked, config, stream_mode="updates"):
-            for change in update.values():
-                for message in (change or {}).get("messages", []):
-                    messages.append(message)
-                    times.append(clock.time())
-                    told(task, message)
-        return Run(task, tuple(messages), tuple(times))
+        refused = ""
+        try:
+            async for update in agent.astream(asked, config, stream_mode="updates"):
+                for change in update.values():
+                    for message in (change or {}).get("messages", []):
+                        messages.append(message)
+                        times.append(clock.time())
+                        told(task, message)
+        except Refused as refusal:  # the others go on: one context that outgrew the pool is its own affair
+            refused = str(refusal)
+        return Run(task, tuple(messages), tuple(times), refused)
 
     return tuple(await asyncio.gather(*(one(task) for task in tasks)))

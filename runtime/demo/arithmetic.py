@@ -42,9 +42,7 @@ def evaluate(expression: str) -> Number:
     value on the way beyond ``LARGEST``. Raises ``ValueError`` with a message for the one who wrote it.
     """
     if len(expression) > LONGEST:
-        raise ValueError(
-            f"the expression has {len(expression)} characters; at most {LONGEST} fit, do it in parts"
-        )
+        raise ValueError(f"the expression has {len(expression)} characters; at most {LONGEST} fit, do it in parts")
     if not _TEXT.fullmatch(expression):
         raise ValueError(
             f"{expression!r} is not plain arithmetic; write numbers, + - * / // % **, brackets, "

@@ -46,12 +46,21 @@ def tables(file: Path) -> dict[str, tuple[str, ...]]:
     """The names of the tables and of their columns."""
     with closing(_connect(file)) as connection:
         found: dict[str, tuple[str, ...]] = {}
-        for (table,) in connection.execute(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
-        ):
+        for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"):
             columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
             found[str(table)] = tuple(str(column) for (column,) in columns)
         return found
+
+
+def sample(file: Path, rows: int = 3) -> str:
+    """Every table's columns and first rows, to show what can be asked for."""
+    shown = []
+    with closing(_connect(file)) as connection:
+        for table, columns in tables(file).items():
+            found = connection.execute(f'SELECT * FROM "{table}" LIMIT ?', (rows,)).fetchall()
+            lines = [" | ".join(map(_cell, row)) for row in found]
+            shown.append("\n".join([f"{table}: {' | '.join(columns)}", *lines]))
+    return "\n".join(shown)
 
 
 def ask(file: Path, sql: str) -> Rows:
@@ -81,9 +90,7 @@ def ask(file: Path, sql: str) -> Rows:
     # Up to Python 3.11 a second statement is a Warning, from 3.12 on an Error.
     except (sqlite3.Error, sqlite3.Warning) as error:
         if calls > _MOST_CALLS:
-            raise ValueError(
-                "the query took too many steps and was stopped; join on ids and narrow it"
-            ) from error
+            raise ValueError("the query took too many steps and was stopped; join on ids and narrow it") from error
         raise ValueError(f"SQLite refused the query: {error}; write one SELECT over the tables") from error
 
 

@@ -22,7 +22,7 @@ from .tell import Report, progress, say, summary, table, verdict
 from .tools import workshop
 from .transcript import Comparison, Transcript, play, read_transcript
 
-POOL_TOKENS = 2_560
+POOL_TOKENS = 2_816
 """The default pool: room for the longest of the default tasks' contexts, and for about half of all of them."""
 
 
@@ -66,7 +66,7 @@ def show(options: Options) -> int:
     say(f"\ntrace    {trace}\njournal  {journal}   (check it: sostenuto replay {journal})")
     if options.json:
         say(json.dumps(summary(report)))
-    return 0
+    return 1 if any(run.refused for run in runs) else 0
 
 
 def _live(
@@ -100,7 +100,7 @@ def _compare(model: Model, transcript: Transcript, pool: int) -> tuple[Compariso
     say("forward pass:")
     say(f"{'pool':>10}{'sostenuto':>12}{'forgetful':>12}{'ratio':>8}")
     sweep = []
-    for size in sorted({pool, (max(ends) // page + 2) * page * 2, everything}):
+    for size in sorted({pool, (pool + everything) // 2 // page * page, everything}):
         ours = play(model, "sostenuto", transcript, pool_tokens=size)
         theirs = play(model, "forgetful", transcript, pool_tokens=size)
         one = Comparison(size, ours, theirs)

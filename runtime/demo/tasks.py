@@ -41,9 +41,7 @@ def load_tasks(path: Path | None = None) -> tuple[Task, ...]:
         where = f"{source}, line {number}"
         task = _task(line, where)
         if task.id in lines:
-            raise TaskFileError(
-                f"{where}: id {task.id!r} is taken by line {lines[task.id]}; give each task its own"
-            )
+            raise TaskFileError(f"{where}: id {task.id!r} is taken by line {lines[task.id]}; give each task its own")
         lines[task.id] = number
         tasks.append(task)
     if not tasks:

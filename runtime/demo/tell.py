@@ -49,7 +49,9 @@ def progress(task: Task, message: BaseMessage, *, answered: bool) -> None:
         turn = message.response_metadata[KEY]["turn"]
         calls = ", ".join(f"{call['name']}({_short(_json(call['args']), 50)})" for call in message.tool_calls)
         told = calls or _short(str(message.text), 60)
-        say(f"  {_short(task.id, 22):<22}{turn['reused_tokens']:>6} reused{turn['computed_tokens']:>6} computed  {told}")
+        say(
+            f"  {_short(task.id, 22):<22}{turn['reused_tokens']:>6} reused{turn['computed_tokens']:>6} computed  {told}"
+        )
     else:
         say(f"  {_short(task.id, 22):<22}{'':>29}-> {_short(str(message.text), 56)}")
 
@@ -60,12 +62,16 @@ def table(runs: tuple[Run, ...]) -> None:
     for run in runs:
         for number, (turn, pause) in enumerate(zip(run.turns, run.pauses, strict=True), 1):
             computed = turn["computed_tokens"] + turn["recomputed_tokens"]
-            held = f"; then held {turn['held_s']:.0f} s at most: {turn['hold_why']}" if turn["held_s"] else "; then let go"
+            held = (
+                f"; then held {turn['held_s']:.0f} s at most: {turn['hold_why']}" if turn["held_s"] else "; then let go"
+            )
             queued = f" after {turn['queued_s']:.1f} s in the queue" if turn["queued_s"] >= 0.05 else ""
             say(
                 f"{_short(run.task.id, 22):<22}{number:>5}{turn['prompt_tokens']:>8}{turn['reused_tokens']:>8}"
                 f"{computed:>9}{pause:>9}  {turn['why']}{queued}{held}"
             )
+        if run.refused:
+            say(f"{_short(run.task.id, 22):<22}{'-':>5}  refused: {run.refused}")
 
 
 def verdict(report: Report) -> None:

@@ -13,15 +13,15 @@ from pydantic.v1 import ValidationError as OldValidationError
 from . import arithmetic, books, library
 
 DATA = Path(__file__).parent / "data"
-LONGEST_READ = 1600
+LONGEST_READ = 1000
 
 
 def workshop(root: Path) -> list[BaseTool]:
     """``search_files``, ``read_file``, ``query_database``, ``calculate`` and ``final_answer`` over ``root``.
 
-    ``root/library`` and ``root/workshop.db`` are made from the demo's own data where they are not there yet. What
-    is there is left alone, so other texts or another database may take their place. The tools keep nothing open
-    between calls, run in any thread, and answer what cannot be done as a tool error, not as an exception.
+    ``root/library`` and ``root/workshop.db`` are made from the demo's own data where they are not there yet.
+    What is there is left alone, so other texts or another database may take their place. The tools keep nothing
+    open between calls, run in any thread, and answer what cannot be done as a tool error, not an exception.
     """
     texts, db = root / "library", root / "workshop.db"
     root.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,8 @@ def _query_database(db: Path) -> BaseTool:
         try:
             return str(books.ask(db, sql))
         except ValueError as error:
-            raise ToolException(str(error)) from error
+            # A model that guessed at the tables is shown them, with rows, so that its next query can be a better one.
+            raise ToolException(f"{error}. The tables begin so:\n{books.sample(db)}") from error
 
     tables = "; ".join(f"{table} ({', '.join(columns)})" for table, columns in books.tables(db).items())
     return StructuredTool.from_function(

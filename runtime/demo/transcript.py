@@ -68,14 +68,15 @@ class Comparison:
 
 def read_transcript(journal: Path) -> Transcript:
     """The transcript in a journal. The first turn's pause is the time from the start of the run."""
-    turns: dict[str, Said] = {}
+    known: dict[str, Said] = {}
     programs: Transcript = {}
     with journal.open(encoding="utf-8") as lines:
         next(lines)
         for line in lines:
             record = json.loads(line)
-            _take(record["event"], record["at"], turns, programs)
-    return programs
+            _take(record["event"], record["at"], known, programs)
+    # A turn that was refused or cancelled said nothing: there is nothing to replay.
+    return {program: kept for program, turns in programs.items() if (kept := [turn for turn in turns if turn.said])}
 
 
 def _take(event: dict[str, Any], at: float, turns: dict[str, Said], programs: Transcript) -> None:

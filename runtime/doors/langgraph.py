@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SecretStr
 
 from ...scheduler import ProgramId
 from ...tools import ArgumentsDelta, CallBegun, Delta, TextDelta, read_choice, read_tools
@@ -56,6 +56,13 @@ class ChatSostenuto(BaseChatModel):
     max_tokens: int = 512
     logprobs: int | None = None
     stop: list[str] | None = None
+    timeout: float | None = None
+    """Seconds an answer may take, waiting for admission included; then TooLate."""
+    max_retries: int | None = None
+    """For models behind a network, as `api_key` is: taken, so that models can be exchanged, and without effect."""
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    streaming: bool = False
+    """Whether `invoke` streams inside, so that token callbacks are called."""
     constrain: bool = True
     """Off: nothing keeps the model from writing calls that do not fit; they are still checked."""
 
@@ -153,11 +160,14 @@ class ChatSostenuto(BaseChatModel):
         call = _Call(self, messages, stop, run_manager, kwargs)
         with call.span(stream=True) as span:
             answering = call.ask()
-            async for chunk in answering.ticket:
-                for part in call.parts(answering, chunk, span):
-                    if run_manager is not None:
-                        await run_manager.on_llm_new_token(part.text, chunk=part)
-                    yield part
+            try:
+                async for chunk in answering.ticket:
+                    for part in call.parts(answering, chunk, span):
+                        if run_manager is not None:
+                            await run_manager.on_llm_new_token(part.text, chunk=part)
+                        yield part
+            finally:
+                answering.ticket.cancel()  # a stream that was dropped would end the inner one only some time later
 
 
 class _Call:
@@ -188,6 +198,7 @@ class _Call:
             program=self._program(messages),
             branch=branch_of(self._metadata),
             tenant=tenant_of(self._metadata),
+            timeout=given.get("timeout", model.timeout),
         )
 
     def ask(self) -> Answering:

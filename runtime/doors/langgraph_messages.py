@@ -29,6 +29,10 @@ KEY = "sostenuto"
 """Where an answer's token ids stand in its `response_metadata`. They are JSON, so every checkpointer keeps them."""
 
 
+_LEFT_OUT = frozenset({"tool_use", "tool_call", "thinking", "redacted_thinking", "reasoning"})
+"""What other providers put among the text: calls, which stand in `tool_calls` too, and thoughts, which are not said."""
+
+
 def read_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     """LangChain's messages as ours. Raises BadMessage for content that is no text and for unknown roles.
 
@@ -131,6 +135,6 @@ def _text(message: BaseMessage) -> str:
         kind = "text" if isinstance(part, str) else part.get("type")
         if kind == "text":
             parts.append(part if isinstance(part, str) else str(part["text"]))
-        elif kind not in ("tool_use", "tool_call"):  # other providers repeat the calls here
+        elif kind not in _LEFT_OUT:
             raise BadMessage(f"the model reads text, and a message holds {kind!r}: leave it out or describe it in words")
     return "".join(parts)

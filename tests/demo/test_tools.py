@@ -148,9 +148,7 @@ def test_the_tables_are_named_in_the_description(tools: Tools) -> None:
         ),
     ],
 )
-def test_a_query_that_writes_or_runs_away_is_a_tool_error(
-    tools: Tools, tmp_path: Path, sql: str, reason: str
-) -> None:
+def test_a_query_that_writes_or_runs_away_is_a_tool_error(tools: Tools, tmp_path: Path, sql: str, reason: str) -> None:
     before = (tmp_path / "workshop.db").read_bytes()
     answer = call(tools, "query_database", sql=sql)
     assert answer.status == "error"

@@ -1,13 +1,43 @@
-"""One host with the packaged model for all tests of the doors."""
+"""One host with the packaged model, and answers put into the model's mouth where its own would not do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from sostenuto.runtime.doors.langgraph import ChatSostenuto
-from sostenuto.runtime.host import Host
+from sostenuto.runtime.host import Answering, Ask, Host
+from sostenuto.scheduler import Effect, Event
+
+Say = Callable[..., None]
+
+
+def said(name: str, **arguments: Any) -> str:
+    """A call as the packaged model writes it."""
+    call = json.dumps({"name": name, "arguments": arguments})
+    return f"<tool_call>{call}</tool_call>"
+
+
+def idle(host: Host) -> bool:
+    """Whether nothing waits, runs or is held; raises BrokenBooks if the books are wrong."""
+    told = host.loop.ask()
+    return "| 0 waiting | 0 running |" in told and "| 0 held by 0>" in told
+
+
+class Watched:
+    """What the scheduler of a host was told, and what it ordered, from here on."""
+
+    def __init__(self, host: Host) -> None:
+        self.effects: list[Effect] = []
+        host.loop.watch(self.effects.append)
+        host.loop.ask()  # from here on
+
+    def of(self, kind: type[Effect] | type[Event]) -> list[Any]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +48,24 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def model(host: Host) -> Iterator[ChatSostenuto]:
-    """A greedy model; whatever a test does with it, nothing is left running, waiting or held."""
-    yield ChatSostenuto(host=host, max_tokens=64)
+    """A greedy model. Whatever a test does with it, nothing is left running, waiting or held."""
+    yield ChatSostenuto(host=host, max_tokens=48)
     assert idle(host)
 
 
-def idle(host: Host) -> bool:
-    """Whether nothing waits, runs or is held; raises BrokenBooks if the books are wrong."""
-    told = host.loop.ask()
-    return "0 waiting | 0 running" in told and "0 held by 0" in told
+@pytest.fixture
+def say(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """`say(text, ...)`: the next answers, one a turn. They run through engine, scheduler and parser like any other."""
+    return script(host, monkeypatch)
+
+
+def script(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
+    answers: deque[str] = deque()
+
+    def ask(wanted: Ask) -> Answering:
+        forced = host.engine.tokenizer.encode(answers.popleft(), add_special_tokens=False)
+        tokens = host.render.tokens(wanted.messages, wanted.tools)
+        return host.resume(wanted, tokens, forced=(*forced, host.engine.eos[0]))
+
+    monkeypatch.setattr(host, "ask", ask)
+    return lambda *texts: answers.extend(texts)

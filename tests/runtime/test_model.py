@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
+from transformers.utils import logging
 
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.weights import Source
@@ -28,9 +30,11 @@ def test_logits_equal_those_of_transformers_for_a_whole_prompt_and_for_chunks(
     expected = pair.reference(prompt)
     assert expected.std() > 1, "logits this close to each other would prove nothing"
     runner = Runner(pair.ours, room=200)
-    for chunk in [101, 7, 1]:
-        got = runner.feed(prompt, chunk, runner.table(101))
-        ends = [min(at + chunk, 101) - 1 for at in range(0, 101, chunk)]
+    for chunk, start in [(101, 0), (7, 0), (1, 90)]:
+        table = runner.table(101)
+        runner.feed(prompt[:start], 13, table)
+        got = runner.feed(prompt, chunk, table, start)
+        ends = [min(at + chunk, 101) - 1 for at in range(start, 101, chunk)]
         assert (torch.stack(got) - expected[ends]).abs().max() < pair.tolerance
 
 
@@ -132,7 +136,6 @@ REFUSED: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 16,
     },
     "states in place of keys and values": {"model_type": "mamba", "state_size": 4},
-    "an encoder before the decoder": {"model_type": "t5", "num_heads": 4, "d_kv": 8},
 }
 
 
@@ -143,6 +146,29 @@ def test_a_family_that_would_run_wrongly_is_refused(tmp_path: Path, why: str) ->
         Model.load(Source(str(folder), "tiny"), dtype="float32")
 
 
+def test_an_encoder_and_decoder_is_refused_before_its_weights_are_looked_for(tmp_path: Path) -> None:
+    AutoConfig.for_model("t5").save_pretrained(tmp_path)
+    with pytest.raises(ModelUnsupported, match="encoder-decoder"):
+        Model.load(Source(str(tmp_path), "t5"))
+
+
 def test_a_directory_without_weights_is_not_found(tmp_path: Path) -> None:
+    AutoConfig.for_model("llama").save_pretrained(tmp_path)
     with pytest.raises(ModelNotFound, match="Give an existing model"):
         Model.load(Source(str(tmp_path), "nothing"))
+
+
+def test_loading_draws_no_bars_and_leaves_the_switch_as_it_was(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = build(tmp_path, **FAMILIES["llama"])
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        capfd.readouterr()
+        Model.load(Source(str(folder), "tiny"), dtype="float32")
+        assert capfd.readouterr().err == ""
+        assert logging.is_progress_bar_enabled()
+    finally:
+        if not before:
+            logging.disable_progress_bar()

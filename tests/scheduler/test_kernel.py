@@ -358,7 +358,11 @@ def test_an_unknown_policy_is_named_with_those_there_are() -> None:
 
 
 moves = st.lists(
-    st.tuples(st.sampled_from(["arrive", "step", "pause", "finish", "cancel", "close", "wait"]), st.integers(0, 5), st.integers(1, 30)),
+    st.tuples(
+        st.sampled_from(["arrive", "step", "pause", "finish", "cancel", "close", "wait"]),
+        st.integers(0, 5),
+        st.integers(1, 30),
+    ),
     max_size=60,
 )
 

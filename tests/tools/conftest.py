@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sostenuto.tools import Bounds, Tool, read_tool
 from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
+
+# Wall time decides no test here: a busy machine is no fault.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 EOS = 2
 VOCAB = 49152

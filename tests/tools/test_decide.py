@@ -78,7 +78,5 @@ def test_few_problems_are_shown_and_the_rest_counted() -> None:
 
 
 def test_a_shape_is_short_and_nests() -> None:
-    schema = {
-        "properties": {"l": {"type": "array", "items": {"type": "string"}}, "o": {"properties": {"x": {}}}}
-    }
+    schema = {"properties": {"l": {"type": "array", "items": {"type": "string"}}, "o": {"properties": {"x": {}}}}}
     assert shape(schema) == '{"l"?: [string], "o"?: {"x"?: any}}'

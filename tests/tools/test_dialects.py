@@ -22,9 +22,7 @@ SCHEMA = {
     "properties": {"b": {"type": "integer"}, "a": {"type": "string"}},
     "required": ["a"],
 }
-TOOLS = tuple(
-    read_tool({"name": f"tool_{n}", "description": f"Does {n}.", "parameters": SCHEMA}) for n in range(6)
-)
+TOOLS = tuple(read_tool({"name": f"tool_{n}", "description": f"Does {n}.", "parameters": SCHEMA}) for n in range(6))
 
 
 def test_a_template_that_lists_tools_is_left_to_it() -> None:
@@ -38,18 +36,14 @@ def test_a_template_that_lists_tools_is_left_to_it() -> None:
 
 
 def test_the_same_tools_give_the_same_bytes_whatever_the_order_of_keys() -> None:
-    turned = read_tool(
-        {"parameters": dict(reversed(SCHEMA.items())), "description": "Does 0.", "name": "tool_0"}
-    )
+    turned = read_tool({"parameters": dict(reversed(SCHEMA.items())), "description": "Does 0.", "name": "tool_0"})
     for render in (render_tools, render_examples):
         assert render(SMOLLM, TOOLS) == render(SMOLLM, TOOLS)
     assert render_tools(SMOLLM, [turned]) == render_tools(SMOLLM, TOOLS[:1])
 
 
 def test_every_tool_is_listed_with_its_schema() -> None:
-    listed = [
-        json.loads(line) for line in render_tools(SMOLLM, TOOLS).split("\n") if line.startswith('{"desc')
-    ]
+    listed = [json.loads(line) for line in render_tools(SMOLLM, TOOLS).split("\n") if line.startswith('{"desc')]
     assert [tool["name"] for tool in listed] == [tool.name for tool in TOOLS]
     assert listed[0]["parameters"] == SCHEMA
 
@@ -62,7 +56,7 @@ def test_without_tools_there_is_nothing_to_say() -> None:
 def test_the_examples_are_turns_whose_calls_parse() -> None:
     turns = render_examples(SMOLLM, TOOLS)
     assert {role for role, _ in turns} <= {"user", "assistant", SMOLLM.result_role}
-    assert turns[:2] == (("user", "Hello!"), ("assistant", turns[1][1]))
+    assert [role for role, _ in turns[:2]] == ["user", "assistant"]
     calls = []
     for role, text in turns:
         parser = Parser(SMOLLM, TOOLS)

@@ -108,9 +108,7 @@ def test_a_call_once_begun_must_be_valid_and_closed(compiler, offered, encode) -
         assert not state.accept(EOS)
 
 
-@pytest.mark.parametrize(
-    "text", [CALL, f"Let me see.\n{CALL}", f"{CALL}\n{CALL} And then text.", "<tool_cal"]
-)
+@pytest.mark.parametrize("text", [CALL, f"Let me see.\n{CALL}", f"{CALL}\n{CALL} And then text.", "<tool_cal"])
 def test_auto_permits_text_and_calls_in_any_order(compiler, offered, encode, text: str) -> None:
     assert fits(grammar(compiler, offered, AUTO), encode(text))
 

@@ -54,8 +54,7 @@ def test_the_validator_agrees_with_every_label(published) -> None:
     wrong = [
         row
         for row in rows("tool_calls.jsonl")
-        if row["schema_id"] in checks
-        and (checks[row["schema_id"]].problems(row["args"]) == ()) != row["valid"]
+        if row["schema_id"] in checks and (checks[row["schema_id"]].problems(row["args"]) == ()) != row["valid"]
     ]
     assert wrong == []
 

@@ -198,12 +198,22 @@ def test_a_definition_is_closed_only_where_it_stands_alone() -> None:
     assert Validator(closed(mixed)).problems({"m": {"x": 1, "y": 2}}) == ()
 
 
+LOOSE = {
+    "properties": {"s": {"type": "string"}, "n": {"minimum": 2e15}, "any": {}, "l": {"items": True}},
+    "anyOf": [{"required": ["s"]}, {"maxProperties": 1}],
+}
+LOOSELY, TIGHTLY = Validator(LOOSE), Validator(bounded(LOOSE, Bounds(4, 2)))
+
+
 @given(JSON)
 def test_what_fits_the_bounded_schema_fits_the_schema(value: Any) -> None:
-    schema = {
-        "properties": {"s": {"type": "string"}, "n": {"minimum": 2e15}, "any": {}, "l": {"items": True}},
-        "anyOf": [{"required": ["s"]}, {"maxProperties": 1}],
-    }
     for candidate in (value, {"s": value}, {"n": value}, {"any": value}, {"l": value}):
-        if Validator(bounded(schema, Bounds(4, 2))).problems(candidate) == ():
-            assert Validator(schema).problems(candidate) == ()
+        if TIGHTLY.problems(candidate) == ():
+            assert LOOSELY.problems(candidate) == ()
+
+
+def test_the_bounded_schema_still_takes_what_is_within_bounds() -> None:
+    for value in ({"s": "abcd"}, {"any": [None, "a"]}, {"l": [True]}):
+        assert TIGHTLY.problems(value) == ()
+    for value in ({"s": "abcde"}, {"any": [True] * 3}, {"l": [None] * 17}, {"l": [None] * 3}):
+        assert TIGHTLY.problems(value) != ()

@@ -68,9 +68,7 @@ class Spans:
         return found
 
     def links(self, span: ReadableSpan, why: str) -> list[int]:
-        return [
-            each.context.span_id for each in span.links if (each.attributes or {})["sostenuto.link"] == why
-        ]
+        return [each.context.span_id for each in span.links if (each.attributes or {})["sostenuto.link"] == why]
 
     def failed(self) -> list[str]:
         return [each.name for each in self.all if each.status.status_code is StatusCode.ERROR]

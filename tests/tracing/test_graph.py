@@ -104,9 +104,7 @@ def test_the_attributes_say_which_step_visit_and_task_a_node_is(agent: Any, trac
     assert {each["langgraph.path"] for each in tools} == {"__pregel_push/0/False", "__pregel_push/1/False"}
     step = traced.one("superstep 2").attributes
     assert (step["langgraph.step.tasks"], step["langgraph.step.nodes"]) == (2, ("tools", "tools"))
-    assert {each.attributes["session.id"] for each in traced.all if each.name.startswith("execute")} == {
-        "t-1"
-    }
+    assert {each.attributes["session.id"] for each in traced.all if each.name.startswith("execute")} == {"t-1"}
 
 
 @WAYS
@@ -117,18 +115,14 @@ def test_links_lead_to_who_sent_a_task_and_to_the_visit_before(agent: Any, trace
     doubles = [traced.parent(each) for each in traced.named("execute_tool double")]
     ids = [each.context.span_id for each in models]
     assert [traced.links(each, "trigger") for each in adds] == [[each] for each in ids[:3]]
-    assert [traced.links(each, "visit") for each in adds] == [[]] + [
-        [each.context.span_id] for each in adds[:2]
-    ]
+    assert [traced.links(each, "visit") for each in adds] == [[]] + [[each.context.span_id] for each in adds[:2]]
     for at, model in enumerate(models[1:]):
         assert set(traced.links(model, "trigger")) == {adds[at].context.span_id, doubles[at].context.span_id}
         assert traced.links(model, "visit") == [ids[at]]
 
 
 @WAYS
-def test_a_step_ends_with_its_last_task_and_children_lie_within_parents(
-    agent: Any, traced: Any, run: Any
-) -> None:
+def test_a_step_ends_with_its_last_task_and_children_lie_within_parents(agent: Any, traced: Any, run: Any) -> None:
     run(agent)
     for span in traced.all:
         above = traced.parent(span)
@@ -194,9 +188,7 @@ def test_what_a_checkpointer_does_stands_under_the_run_not_under_a_node_that_is_
 
     graph = StateGraph(State).add_node("a", say("a")).add_edge(START, "a").compile(checkpointer=Saver())
     graph.invoke({"seen": []}, {"configurable": {"thread_id": "t"}}, durability="sync")
-    assert {tuple(traced.path(each)) for each in traced.named("put")} == {
-        ("invoke_workflow LangGraph", "put")
-    }
+    assert {tuple(traced.path(each)) for each in traced.named("put")} == {("invoke_workflow LangGraph", "put")}
 
 
 def test_each_send_links_to_its_own_sender(traced: Any) -> None:
@@ -207,13 +199,9 @@ def test_each_send_links_to_its_own_sender(traced: Any) -> None:
     graph.add_edge(START, "a")
     graph.add_edge(START, "b")
     for name in ("a", "b"):
-        graph.add_conditional_edges(
-            name, lambda state, name=name: [Send("worker", {"from": name})], ["worker"]
-        )
+        graph.add_conditional_edges(name, lambda state, name=name: [Send("worker", {"from": name})], ["worker"])
     graph.compile().invoke({"seen": []})
-    first, second = sorted(
-        traced.named("run_step worker"), key=lambda each: each.attributes["langgraph.path"]
-    )
+    first, second = sorted(traced.named("run_step worker"), key=lambda each: each.attributes["langgraph.path"])
     assert traced.links(first, "trigger") == [traced.one("run_step a").context.span_id]
     assert traced.links(second, "trigger") == [traced.one("run_step b").context.span_id]
 

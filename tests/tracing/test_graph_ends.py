@@ -172,9 +172,7 @@ def test_a_cancelled_tool_ends_and_is_no_error(traced: Any, models: Any) -> None
 
 def test_a_stream_closed_while_a_tool_waits_ends_everything(traced: Any, models: Any) -> None:
     async def main() -> None:
-        running = slow_agent(models, asyncio.Event()).astream(
-            {"messages": [("user", "go")]}, stream_mode="tasks"
-        )
+        running = slow_agent(models, asyncio.Event()).astream({"messages": [("user", "go")]}, stream_mode="tasks")
         async for item in running:
             if item["name"] == "tools":
                 break
@@ -330,9 +328,7 @@ def test_an_async_generator_node_keeps_its_spans_inside(traced: Any) -> None:
     assert traced.path(traced.one("inside"))[-2] == "run_step gen"
 
 
-def test_a_stream_left_open_when_its_event_loop_ends_is_closed_with_it(
-    traced: Any, agent: Any, caplog: Any
-) -> None:
+def test_a_stream_left_open_when_its_event_loop_ends_is_closed_with_it(traced: Any, agent: Any, caplog: Any) -> None:
     kept: list[Any] = []
 
     async def main() -> None:

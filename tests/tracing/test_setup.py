@@ -128,9 +128,7 @@ def test_otlp_goes_where_it_is_told(monkeypatch: Any) -> None:
     assert told == ["http://127.0.0.1:9/v1/traces", None]
 
 
-def test_an_agents_trace_goes_through_a_file_to_the_terminal(
-    models: Any, rounds: Any, tmp_path: Path
-) -> None:
+def test_an_agents_trace_goes_through_a_file_to_the_terminal(models: Any, rounds: Any, tmp_path: Path) -> None:
     def inside() -> None:
         with model_span(ModelCall("tiny")) as span:
             span.set({names.KV_HIT_TOKENS: 96, names.KV_COMPUTED_TOKENS: 12, names.OUTPUT_TOKENS: 5})

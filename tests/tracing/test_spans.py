@@ -21,9 +21,7 @@ CALL = ModelCall("tiny", conversation="c", max_tokens=9, stop=("END",), facts={n
 
 def test_a_model_span_has_what_was_asked_at_its_start_and_what_came_of_it_at_its_end(spans: Any) -> None:
     with model_span(CALL, tracer=spans.tracer) as span:
-        span.set(
-            names.usage(40, 5, read=32, written=8) | {names.KV_HIT_TOKENS: 32, names.HOLD_WHY: "returns soon"}
-        )
+        span.set(names.usage(40, 5, read=32, written=8) | {names.KV_HIT_TOKENS: 32, names.HOLD_WHY: "returns soon"})
     found = spans.one("chat tiny")
     assert found.kind is SpanKind.INTERNAL
     assert dict(found.attributes) == {
@@ -77,9 +75,7 @@ def test_the_ambient_span_is_the_parent_unless_one_is_given(spans: Any) -> None:
     assert spans.tree() == ["given", "  execute_tool b", "    prefill", "ambient", "  execute_tool a"]
 
 
-@pytest.mark.parametrize(
-    ("error", "outcome"), [(asyncio.CancelledError, "cancelled"), (GeneratorExit, "closed")]
-)
+@pytest.mark.parametrize(("error", "outcome"), [(asyncio.CancelledError, "cancelled"), (GeneratorExit, "closed")])
 def test_what_was_given_up_has_not_failed(spans: Any, error: type[BaseException], outcome: str) -> None:
     with pytest.raises(error), tool_span(ToolCall("t"), tracer=spans.tracer):
         raise error
@@ -113,9 +109,7 @@ def test_without_a_tracer_nothing_is_recorded_and_nothing_becomes_current() -> N
         assert not span.context.is_valid
 
 
-def test_our_own_model_stands_under_the_node_that_calls_it_and_in_its_conversation(
-    traced: Any, models: Any
-) -> None:
+def test_our_own_model_stands_under_the_node_that_calls_it_and_in_its_conversation(traced: Any, models: Any) -> None:
     def inside() -> None:
         with model_span(ModelCall("ours")) as span:
             span.set({names.KV_HIT_TOKENS: 7})

@@ -27,9 +27,7 @@ _OPTIONS = {"whitespace_flexible": False, "key_separator": ": ?", "item_separato
 class LLGuidanceCompiler:
     """Compiles for one tokenizer. Grammars of equal content are compiled once and copied."""
 
-    def __init__(
-        self, tokenizer_json: str, *, eos: Sequence[int], vocab: int, bounds: Bounds | None = None
-    ) -> None:
+    def __init__(self, tokenizer_json: str, *, eos: Sequence[int], vocab: int, bounds: Bounds | None = None) -> None:
         """`tokenizer_json` is a Hugging Face tokenizer.json; `eos` every token that ends an answer; `vocab`
         the rows of the model's output, which may be more than the tokenizer knows. Raises GrammarRefused."""
         if not eos:

@@ -19,10 +19,13 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ....kvstore.pages import Pages
+from ...errors import ModelUnsupported
 
 NAME = "sostenuto_paged"
 _WASTE = 2
 """Decode rows share a batch while the longest has at most this many times the positions of the shortest."""
+_BEYOND = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
+"""What some families ask of attention and this one does not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,10 @@ def attend(
         raise RuntimeError("paged attention was called outside of a step: use Model.forward")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     keys, values = paged.pages.k[layer], paged.pages.v[layer]
+    _refuse_beyond(rest, attention_mask)
+    if not key.shape[1::2] == value.shape[1::2] == (keys.shape[0], keys.shape[2]):
+        found = f"keys {tuple(key.shape[1::2])} and values {tuple(value.shape[1::2])}"
+        raise ModelUnsupported(f"makes {found} (heads, size) where pages have {tuple(keys.shape[::2])}")
     keys.index_copy_(1, paged.slots, key[0].to(keys.dtype))
     values.index_copy_(1, paged.slots, value[0].to(values.dtype))
     heads, total, dim = query.shape[1:]
@@ -132,6 +139,14 @@ def register() -> None:
     """Make the function known to transformers under NAME; masks are ours, so theirs is none."""
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+
+
+def _refuse_beyond(asked: dict[str, Any], mask: torch.Tensor | None) -> None:
+    beyond = [name for name in _BEYOND if asked.get(name) is not None]
+    if mask is not None:
+        beyond.append("attention_mask")
+    if beyond:
+        raise ModelUnsupported(f"asks for {', '.join(beyond)}, which our attention does not do")
 
 
 def _decode_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ....kvstore.pages import Pages
 from ...errors import ModelNotFound, ModelUnsupported
 from . import attention
 from .attention import Piece
-from .weights import Source
+from .weights import Source, quiet
 
 __all__ = ["Model", "Piece"]
 
@@ -32,6 +32,8 @@ class Model:
 
     def __init__(self, network: Any, tokenizer: Any, name: str, *, page: int = PAGE) -> None:
         attention.register()
+        if not network.is_backend_compatible():
+            raise ModelUnsupported(f"{name} computes attention itself: only models that let others do it keep pages")
         network.set_attn_implementation(attention.NAME)
         self._network = network.eval()
         self.tokenizer = tokenizer
@@ -45,6 +47,7 @@ class Model:
         self.fingerprint = _fingerprint(network)
         self.rows = 0
         """Tokens that have entered the forward pass so far."""
+        self._try()
 
     @classmethod
     def load(
@@ -60,8 +63,11 @@ class Model:
         try:
             config = AutoConfig.from_pretrained(source.path, local_files_only=local)
             _check(config, source.name)
-            network: Any = AutoModelForCausalLM.from_pretrained(source.path, dtype=chosen, local_files_only=local)
-            tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=local)
+            with quiet():
+                network: Any = AutoModelForCausalLM.from_pretrained(
+                    source.path, dtype=chosen, local_files_only=local
+                )
+                tokenizer = AutoTokenizer.from_pretrained(source.path, local_files_only=local)
         except OSError as error:
             raise ModelNotFound(
                 f"transformers cannot load {source.path}: {str(error).splitlines()[0]} "
@@ -94,6 +100,19 @@ class Model:
         logits: torch.Tensor = result.logits[0]
         return logits.float()
 
+    def _try(self) -> None:
+        """A few tokens through all layers: what asks for more than our attention, or passes it by, shows here."""
+        pages = Pages(self.shape, 1, device=self.device)
+        try:
+            # Tokens from all over the vocabulary: single ones, such as padding, may well be zero.
+            some = tuple(range(0, self.vocab, -(-self.vocab // self.shape.page)))
+            self.forward([Piece((0,), 0, some, wants=True)], pages)
+        except ModelUnsupported as error:
+            raise ModelUnsupported(f"{self.name} {error}") from error
+        self.rows = 0
+        if not all(keys.any() for keys in pages.k):
+            raise ModelUnsupported(f"{self.name} has layers that keep no keys of their own: we cannot run those")
+
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.shape.dtype} on {self.device}>"
 
@@ -117,6 +136,15 @@ def _check(config: Any, name: str) -> None:
         raise ModelUnsupported(f"{name} caps its attention logits, which our attention does not")
     if getattr(config, "is_encoder_decoder", False):
         raise ModelUnsupported(f"{name} is an encoder-decoder model: give a causal one")
+    # Those compute other frequencies as soon as the longest turn of a step passes a bound, for all turns of the step.
+    if moving := _rope_types(getattr(text, "rope_parameters", None) or {}) & {"dynamic", "longrope"}:
+        raise ModelUnsupported(f"{name} has {', '.join(sorted(moving))} rope: keys would depend on the other turns")
+
+
+def _rope_types(parameters: Mapping[str, Any]) -> set[str]:
+    """Of the whole model, or of each kind of layer."""
+    nested = [each for each in parameters.values() if isinstance(each, Mapping)]
+    return {str(each.get("rope_type")) for each in (parameters, *nested)}
 
 
 def _shape(network: Any, page: int) -> Shape:

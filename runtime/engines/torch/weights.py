@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+from transformers.utils import logging
 
 from ...errors import ModelNotFound
 
@@ -53,6 +57,18 @@ def locate(model: str | None = None, *, cache: Path | None = None) -> Source:
     return Source(model, model.split("/")[-1])
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers draws no progress bars inside, and afterwards as it did before."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _packaged() -> Path | None:
     # The package's own module imports llama.cpp bindings that we neither need nor install.
     spec = importlib.util.find_spec(PACKAGE)
@@ -70,7 +86,9 @@ def _converted(file: Path, cache: Path | None) -> Source:
         # Written beside its place and moved there whole: a second converter, or a crash, leaves no half directory.
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=base))
         try:
-            _convert(file, scratch)
+            # The bar of the GGUF reader knows no switch: it is drawn on standard error, whatever one sets.
+            with quiet(), redirect_stderr(io.StringIO()):
+                _convert(file, scratch)
             scratch.chmod(0o755)
             os.replace(scratch, target)
         except OSError:

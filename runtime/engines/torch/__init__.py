@@ -1,0 +1,1 @@
+"""The embedded engine: a transformers model over our pages."""

@@ -1,0 +1,226 @@
+"""Agents over the chat model: what is kept while tools run, and that all of it is given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+from langgraph.types import Command, interrupt
+
+from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node, wrap
+from sostenuto.runtime.host import Host
+from sostenuto.scheduler import Hold, Preempt, Release
+
+from .conftest import Say, Watched, idle, said, script
+
+ASK: Any = {"messages": [("user", "What is the weather in Tokyo?")]}
+
+
+@tool
+def get_weather(city: str) -> str:
+    """Get the weather in a city."""
+    return f"sunny in {city}, 21 C"
+
+
+def sync(agent: Any) -> Any:
+    return agent.invoke(ASK)
+
+
+def in_a_loop(agent: Any) -> Any:
+    return asyncio.run(agent.ainvoke(ASK))
+
+
+def streamed(agent: Any) -> Any:
+    return [state for state in agent.stream(ASK, stream_mode="values")][-1]
+
+
+def streamed_in_a_loop(agent: Any) -> Any:
+    async def run() -> Any:
+        return [state async for state in agent.astream(ASK, stream_mode="values")][-1]
+
+    return asyncio.run(run())
+
+
+WAYS = pytest.mark.parametrize("run", [sync, in_a_loop, streamed, streamed_in_a_loop])
+
+
+def written_by_hand(model: Any, tools: ToolNode) -> Any:
+    graph = StateGraph(MessagesState)
+    graph.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
+    graph.add_node("tools", tools)
+    graph.add_edge(START, "model")
+    graph.add_conditional_edges("model", tools_condition)
+    graph.add_edge("tools", "model")
+    return graph.compile()
+
+
+def assert_only_the_new_was_computed(messages: list[Any]) -> None:
+    """The second prompt begins with the first and its answer; only the answer's last token was never computed."""
+    first, second = (message for message in messages if isinstance(message, AIMessage))
+    before, after = first.usage_metadata, second.usage_metadata
+    assert before is not None
+    assert after is not None
+    # The token that ends the answer is part of neither: the template writes it.
+    known = before["input_tokens"] + before["output_tokens"] - 1
+    assert after["input_token_details"]["cache_read"] == known
+    assert after["input_token_details"]["cache_creation"] == after["input_tokens"] - known
+
+
+@WAYS
+def test_an_agent_computes_after_a_tool_only_what_is_new(
+    model: ChatSostenuto, say: Say, run: Callable[[Any], Any]
+) -> None:
+    say(said("get_weather", city="Tokyo"), "It is sunny.")
+    agent = wrap(create_agent(model, [get_weather]))
+    messages = run(agent)["messages"]
+    assert [type(message).__name__ for message in messages] == ["HumanMessage", "AIMessage", "ToolMessage", "AIMessage"]
+    assert messages[-1].content == "It is sunny."
+    assert_only_the_new_was_computed(messages)
+
+
+def test_the_model_itself_calls_the_tool_and_answers(model: ChatSostenuto) -> None:
+    messages = wrap(create_agent(model, [get_weather])).invoke(ASK)["messages"]
+    (call,) = messages[1].tool_calls
+    assert (call["name"], call["args"]) == ("get_weather", {"city": "Tokyo"})
+    assert "21" in messages[-1].content
+    assert_only_the_new_was_computed(messages)
+
+
+@pytest.mark.parametrize("make", [ToolNode, tool_node])
+def test_a_graph_written_by_hand_needs_nothing_but_wrap(
+    model: ChatSostenuto, say: Say, make: Callable[[Any], ToolNode]
+) -> None:
+    say(said("get_weather", city="Tokyo"), "It is sunny.")
+    agent = wrap(written_by_hand(model.bind_tools([get_weather]), make([get_weather])))
+    assert_only_the_new_was_computed(agent.invoke(ASK)["messages"])
+
+
+def test_wrapping_twice_is_wrapping_once(model: ChatSostenuto) -> None:
+    agent = wrap(create_agent(model, [get_weather]))
+    assert wrap(agent) is agent
+
+
+def test_a_graph_that_was_not_compiled_is_refused() -> None:
+    with pytest.raises(TypeError, match="compile"):
+        wrap(StateGraph(MessagesState))  # type: ignore[type-var]
+
+
+def test_a_context_is_held_while_the_tool_runs_and_let_go_at_the_end(
+    model: ChatSostenuto, host: Host, say: Say
+) -> None:
+    seen = []
+
+    @tool
+    def look() -> str:
+        """Looks."""
+        seen.append(host.loop.ask())
+        return "seen"
+
+    say(said("look"), "Done.")
+    wrap(create_agent(model, [look])).invoke(ASK)
+    assert "held by 1>" in seen[0]
+    assert idle(host)
+
+
+def test_what_is_held_is_let_go_when_the_run_fails(model: ChatSostenuto, host: Host, say: Say) -> None:
+    watched = Watched(host)
+
+    @tool
+    def fail() -> str:
+        """Fails."""
+        raise LookupError("nobody knows")
+
+    say(said("fail"))
+    with pytest.raises(LookupError, match="nobody"):
+        wrap(create_agent(model, [fail])).invoke(ASK)
+    assert idle(host)
+    assert len(watched.of(Hold)) == 1
+    assert [release.why for release in watched.of(Release)] == ["its program failed"]
+
+
+def test_an_interrupt_ends_no_run_and_a_resume_goes_on(model: ChatSostenuto, host: Host, say: Say) -> None:
+    @tool
+    def ask_person() -> str:
+        """Asks."""
+        return str(interrupt("well?"))
+
+    say(said("ask_person"), "Thank you.")
+    agent = wrap(create_agent(model, [ask_person], checkpointer=InMemorySaver()))
+    where: Any = {"configurable": {"thread_id": "waits"}}
+    agent.invoke(ASK, where)
+    assert idle(host), "a person may take days: nothing is pinned for as long"
+    messages = agent.invoke(Command(resume="yes"), where)["messages"]
+    assert messages[-1].content == "Thank you."
+    assert_only_the_new_was_computed(messages)
+
+
+async def test_cancelling_a_run_while_it_speaks_frees_everything(model: ChatSostenuto, host: Host) -> None:
+    agent = wrap(create_agent(model.bind(max_tokens=2000).bound, [get_weather]))
+    spoken = asyncio.Event()
+
+    async def run() -> None:
+        async for _ in agent.astream({"messages": [("user", "Tell me a long story.")]}, stream_mode="messages"):
+            spoken.set()
+
+    task = asyncio.create_task(run())
+    await spoken.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert idle(host)
+
+
+async def test_a_stream_that_is_dropped_frees_everything(model: ChatSostenuto, host: Host) -> None:
+    stream = model.astream("Tell me a long story.", max_tokens=2000)
+    await anext(stream)
+    await stream.aclose()
+    assert idle(host)
+
+
+def test_a_blocking_stream_that_is_dropped_frees_everything(model: ChatSostenuto, host: Host) -> None:
+    stream = model.stream("Tell me a long story.", max_tokens=2000)
+    next(stream)
+    stream.close()
+    assert idle(host)
+
+
+@pytest.mark.parametrize(("policy", "computes_again"), [("sostenuto", False), ("forgetful", True)])
+def test_of_two_rivals_in_a_small_pool_the_held_one_computes_only_what_is_new(
+    policy: str, computes_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first runs its tool, the second fills the pool."""
+    with Host.open(policy=policy, pool_tokens=1024) as host:
+        say = script(host, monkeypatch)
+        watched = Watched(host)
+        model = ChatSostenuto(host=host)
+
+        @tool
+        def meet_rival() -> str:
+            """Lets another agent speak meanwhile."""
+            say("I was here.", "Done.")
+            model.invoke("word " * 600)
+            return "met"
+
+        say(said("meet_rival"))
+        messages = wrap(create_agent(model, [meet_rival])).invoke(ASK)["messages"]
+        first, second = (message for message in messages if isinstance(message, AIMessage))
+        reused = second.usage_metadata["input_token_details"]["cache_read"]  # type: ignore[index]
+        known = first.usage_metadata["total_tokens"] - 1  # type: ignore[index]
+        assert (reused < known) is computes_again
+        assert not watched.of(Preempt)
+        assert idle(host)
+
+
+def test_a_cut_off_call_is_asked_for_again(model: ChatSostenuto, say: Say) -> None:
+    say('<tool_call>{"name": "get_weather", "argu', said("get_weather", city="Tokyo"), "It is sunny.")
+    agent = wrap(create_agent(model, [get_weather], middleware=[ToolGuard()]))
+    messages = agent.invoke(ASK)["messages"]
+    assert [message.content for message in messages if isinstance(message, ToolMessage)] == ["sunny in Tokyo, 21 C"]
