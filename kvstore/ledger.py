@@ -19,17 +19,13 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 from . import hashes
 from .errors import BrokenBooks, NotHeld, OutOfPages, StillInUse
 from .hashes import BlockHash
+from .index import Content, Index
 from .snapshot import Lease, PageId, Snapshot
 
-_Key = TypeVar("_Key")
-_TAIL_CANDIDATES = 64
-"""Pages looked at for a match inside a block; a bound, so that a root with many conversations stays cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +63,7 @@ class _Page:
     refs: int = 0
     leases: int = 0
     fill: int = 0  # slots that somebody claimed, written or about to be
-    tokens: tuple[int, ...] = ()  # slots whose content is computed and may be found
-    parent: BlockHash | None = None
-    name: BlockHash | None = None
-    depth: int = 0
-    used: int = 0
-    stale: bool = False
-    stamp: int = 0
+    stamp: int = 0  # changes whenever the page enters or leaves the cache, so that old heap entries are known
 
 
 def oldest_first(page: Cached) -> tuple[float, ...]:
@@ -109,8 +99,7 @@ class Ledger:
         self._free = list(range(room - 1, -1, -1))
         self._cached = 0
         self._heap: list[tuple[tuple[float, ...], int, int]] = []
-        self._named: dict[BlockHash, dict[int, None]] = {}
-        self._children: dict[tuple[BlockHash, int], dict[int, None]] = {}
+        self._index = Index()
         self._expiry: list[tuple[float, str]] = []
         self._held = 0
         self._clock = 0
@@ -157,15 +146,15 @@ class Ledger:
         for start in range(0, len(tokens) - size + 1, size):
             block = tuple(tokens[start : start + size])
             name = self._name(parent, block)
-            found = next((p for p in self._named.get(name, ()) if self._is(p, parent, block)), None)
+            found = self._index.full(name, parent, block)
             if found is None:
                 break
             pages.append(PageId(found))
             names.append(name)
             parent = name
         rest = tokens[len(pages) * size : (len(pages) + 1) * size]
-        tail, shared = self._best_tail(parent, rest)
-        return Match(tuple(pages), tuple(names), tail, shared)
+        tail, shared = self._index.part(parent, rest)
+        return Match(tuple(pages), tuple(names), None if tail is None else PageId(tail), shared)
 
     # -- taking and giving back
 
@@ -174,11 +163,10 @@ class Ledger:
         for number in pages:
             page = self._pages[number]
             if page.refs == 0:
-                if page.parent is None:
+                if self._index.get(number) is None:
                     raise NotHeld(f"page {number} is free: allocate it before taking it")
                 self._cached -= 1
                 page.stamp += 1
-                page.stale = False
             page.refs += 1
 
     def drop(self, pages: Iterable[PageId], *, stale: bool = False) -> None:
@@ -226,19 +214,17 @@ class Ledger:
 
     def unclaim(self, page: PageId, start: int) -> None:
         """The holder that claimed a page gives back what it did not write: everything from slot `start` on."""
-        entry = self._pages[page]
-        entry.fill = max(start, len(entry.tokens))
+        content = self._index.get(page)
+        self._pages[page].fill = max(start, len(content.tokens) if content is not None else 0)
 
     def truncate(self, page: PageId, start: int) -> None:
         """Give up what the only holder of a page has behind slot `start`; its name is forgotten first."""
         entry = self._pages[page]
         if entry.refs != 1:
             raise NotHeld(f"page {page} has {entry.refs} holders: only a single one may cut it")
-        if len(entry.tokens) > start or entry.name is not None:
-            parent, depth, tokens = entry.parent, entry.depth, entry.tokens[:start]
-            self._forget(page, entry)
-            if parent is not None and tokens:
-                self._index(page, entry, parent, tokens, depth)
+        content = self._index.get(page)
+        if content is not None and len(content.tokens) > start:
+            self._index.put(page, Content(content.parent, content.tokens[:start], None, content.depth))
         entry.fill = start
 
     def publish(self, page: PageId, parent: BlockHash, tokens: Sequence[int], *, depth: int) -> BlockHash | None:
@@ -247,18 +233,10 @@ class Ledger:
         Returns the block's name once it is full, and None before. Raises LookupError when another content already
         has that name (a collision): the first stays, and this page and all that follows must not be published.
         """
-        entry = self._pages[page]
         block = tuple(tokens)
-        name = None
-        if len(block) == self.page:
-            name = self._name(parent, block)
-            if any(not self._is(other, parent, block) for other in self._named.get(name, ()) if other != page):
-                raise LookupError(f"another content has the name of page {page}")
-        self._forget(page, entry)
-        self._index(page, entry, parent, block, depth)
-        if name is not None:
-            entry.name = name
-            self._named.setdefault(name, {})[page] = None
+        name = self._name(parent, block) if len(block) == self.page else None
+        self._index.put(page, Content(parent, block, name, depth))
+        self._pages[page].fill = max(self._pages[page].fill, len(block))
         return name
 
     # -- leases
@@ -315,8 +293,8 @@ class Ledger:
         if taken:
             raise StillInUse(f"{taken} of {self.room} pages are held: end their turns and leases first")
         for number, page in enumerate(self._pages):
-            if page.parent is not None:
-                self._forget(number, page)
+            if self._index.get(number) is not None:
+                self._index.forget(number)
                 page.stamp += 1
                 self._free.append(number)
         self._cached = 0
@@ -334,12 +312,14 @@ class Ledger:
         for number, page in enumerate(self._pages):
             if page.refs != counts[number]:
                 raise BrokenBooks(f"page {number} counts {page.refs} holders, there are {counts[number]}")
-            if number in free and (page.refs or page.parent is not None):
+            content = self._index.get(number)
+            if number in free and (page.refs or content is not None):
                 raise BrokenBooks(f"page {number} is free, and yet held or findable")
-            if number in cached and page.parent is None:
+            if number in cached and content is None:
                 raise BrokenBooks(f"page {number} is lost: not held, not findable, not free")
-            if len(page.tokens) > page.fill or page.fill > self.page:
-                raise BrokenBooks(f"page {number}: {len(page.tokens)} tokens, fill {page.fill}, size {self.page}")
+            tokens = len(content.tokens) if content is not None else 0
+            if not tokens <= page.fill <= self.page:
+                raise BrokenBooks(f"page {number}: {tokens} tokens, fill {page.fill}, size {self.page}")
         if len(free) != len(self._free) or len(cached) != self._cached:
             raise BrokenBooks(f"{len(self._free)} free ({len(free)} distinct), {self._cached} cached ({len(cached)})")
         if self._held != len({page for lease in self.leases.values() for page in lease.pages}):
@@ -351,50 +331,16 @@ class Ledger:
 
     # -- private
 
-    def _is(self, number: int, parent: BlockHash, block: tuple[int, ...]) -> bool:
-        page = self._pages[number]
-        return page.parent == parent and page.tokens == block
-
-    def _best_tail(self, parent: BlockHash, rest: Sequence[int]) -> tuple[PageId | None, int]:
-        best, most = None, 0
-        if not rest:
-            return best, most
-        # The newest candidates first: a conversation goes on from where it last was.
-        siblings = self._children.get((parent, rest[0]), {})
-        for number in islice(reversed(siblings), _TAIL_CANDIDATES):
-            shared = 0
-            for mine, theirs in zip(rest, self._pages[number].tokens, strict=False):
-                if mine != theirs:
-                    break
-                shared += 1
-            if shared > most:
-                best, most = PageId(number), shared
-        return best, most
-
-    def _index(self, number: int, page: _Page, parent: BlockHash, tokens: tuple[int, ...], depth: int) -> None:
-        page.parent, page.tokens, page.depth = parent, tokens, depth
-        page.fill = max(page.fill, len(tokens))
-        if tokens:
-            self._children.setdefault((parent, tokens[0]), {})[number] = None
-
-    def _forget(self, number: int, page: _Page) -> None:
-        if page.name is not None:
-            _discard(self._named, page.name, number)
-            page.name = None
-        if page.parent is not None and page.tokens:
-            _discard(self._children, (page.parent, page.tokens[0]), number)
-        page.parent, page.tokens = None, ()
-
     def _let_go(self, number: int, page: _Page, stale: bool) -> None:
         page.stamp += 1
-        page.fill = len(page.tokens)  # what was claimed and never computed is nobody's
-        if page.parent is None or not page.tokens:
-            self._forget(number, page)
+        content = self._index.get(number)
+        if content is None or not content.tokens:
+            self._index.forget(number)
             self._free.append(number)
             return
-        page.used, page.stale = self._clock, stale
+        page.fill = len(content.tokens)  # what was claimed and never computed is nobody's
         self._cached += 1
-        rank = self._rank(Cached(PageId(number), page.depth, page.used, stale))
+        rank = self._rank(Cached(PageId(number), content.depth, self._clock, stale))
         heapq.heappush(self._heap, (rank, page.stamp, number))
         if len(self._heap) > 4 * self.room:
             self._heap = [entry for entry in self._heap if self._pages[entry[2]].stamp == entry[1]]
@@ -405,15 +351,8 @@ class Ledger:
             _, stamp, number = heapq.heappop(self._heap)
             page = self._pages[number]
             if page.stamp == stamp and page.refs == 0:
-                self._forget(number, page)
+                self._index.forget(number)
                 page.stamp += 1
                 self._cached -= 1
                 self.evicted += 1
                 return number
-
-
-def _discard(index: dict[_Key, dict[int, None]], key: _Key, number: int) -> None:
-    entries = index[key]
-    del entries[number]
-    if not entries:
-        del index[key]

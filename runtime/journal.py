@@ -85,7 +85,7 @@ def replay(path: Path) -> tuple[Kernel, int]:
     """
     kernel: Kernel | None = None
     count = 0
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             record = _read(path, number, line)
             if kernel is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from langchain.agents import create_agent
@@ -16,7 +17,8 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, interrupt
 
 from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node, wrap
-from sostenuto.runtime.host import Host
+from sostenuto.runtime.host import Answering, Ask, Host
+from sostenuto.runtime.render import Message
 from sostenuto.scheduler import Hold, Preempt, Release
 
 from .conftest import Say, Watched, idle, said, script
@@ -30,21 +32,26 @@ def get_weather(city: str) -> str:
     return f"sunny in {city}, 21 C"
 
 
+def alone() -> Any:
+    """A tenant that nobody shares a context with: what other tests left in the pool is not found."""
+    return {"configurable": {"tenant": str(uuid4())}}
+
+
 def sync(agent: Any) -> Any:
-    return agent.invoke(ASK)
+    return agent.invoke(ASK, alone())
 
 
 def in_a_loop(agent: Any) -> Any:
-    return asyncio.run(agent.ainvoke(ASK))
+    return asyncio.run(agent.ainvoke(ASK, alone()))
 
 
 def streamed(agent: Any) -> Any:
-    return [state for state in agent.stream(ASK, stream_mode="values")][-1]
+    return list(agent.stream(ASK, alone(), stream_mode="values"))[-1]
 
 
 def streamed_in_a_loop(agent: Any) -> Any:
     async def run() -> Any:
-        return [state async for state in agent.astream(ASK, stream_mode="values")][-1]
+        return [state async for state in agent.astream(ASK, alone(), stream_mode="values")][-1]
 
     return asyncio.run(run())
 
@@ -87,9 +94,9 @@ def test_an_agent_computes_after_a_tool_only_what_is_new(
 
 
 def test_the_model_itself_calls_the_tool_and_answers(model: ChatSostenuto) -> None:
-    messages = wrap(create_agent(model, [get_weather])).invoke(ASK)["messages"]
+    messages = wrap(create_agent(model, [get_weather])).invoke(ASK, alone())["messages"]
     (call,) = messages[1].tool_calls
-    assert (call["name"], call["args"]) == ("get_weather", {"city": "Tokyo"})
+    assert (call["name"], call["args"]["city"].title()) == ("get_weather", "Tokyo")
     assert "21" in messages[-1].content
     assert_only_the_new_was_computed(messages)
 
@@ -100,7 +107,7 @@ def test_a_graph_written_by_hand_needs_nothing_but_wrap(
 ) -> None:
     say(said("get_weather", city="Tokyo"), "It is sunny.")
     agent = wrap(written_by_hand(model.bind_tools([get_weather]), make([get_weather])))
-    assert_only_the_new_was_computed(agent.invoke(ASK)["messages"])
+    assert_only_the_new_was_computed(agent.invoke(ASK, alone())["messages"])
 
 
 def test_wrapping_twice_is_wrapping_once(model: ChatSostenuto) -> None:
@@ -163,7 +170,7 @@ def test_an_interrupt_ends_no_run_and_a_resume_goes_on(model: ChatSostenuto, hos
 
 
 async def test_cancelling_a_run_while_it_speaks_frees_everything(model: ChatSostenuto, host: Host) -> None:
-    agent = wrap(create_agent(model.bind(max_tokens=2000).bound, [get_weather]))
+    agent = wrap(create_agent(model.model_copy(update={"max_tokens": 2000}), [get_weather]))
     spoken = asyncio.Event()
 
     async def run() -> None:
@@ -200,17 +207,18 @@ def test_of_two_rivals_in_a_small_pool_the_held_one_computes_only_what_is_new(
     with Host.open(policy=policy, pool_tokens=1024) as host:
         say = script(host, monkeypatch)
         watched = Watched(host)
-        model = ChatSostenuto(host=host)
+        rivals: list[Answering] = []
 
         @tool
         def meet_rival() -> str:
-            """Lets another agent speak meanwhile."""
+            """Meanwhile another asks for more than is left: in order of events, before the first comes back."""
             say("I was here.", "Done.")
-            model.invoke("word " * 600)
+            rivals.append(host.ask(Ask((Message("user", "word " * 700),))))
             return "met"
 
         say(said("meet_rival"))
-        messages = wrap(create_agent(model, [meet_rival])).invoke(ASK)["messages"]
+        messages = wrap(create_agent(ChatSostenuto(host=host), [meet_rival])).invoke(ASK)["messages"]
+        assert rivals[0].wait().text == "I was here."
         first, second = (message for message in messages if isinstance(message, AIMessage))
         reused = second.usage_metadata["input_token_details"]["cache_read"]  # type: ignore[index]
         known = first.usage_metadata["total_tokens"] - 1  # type: ignore[index]

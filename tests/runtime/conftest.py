@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from sostenuto.kvstore import root
 from sostenuto.kvstore.pages import Pages
-from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime import engines
+from sostenuto.runtime.engines.torch.engine import Step, TorchEngine
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.weights import Source, locate
 from sostenuto.runtime.loop import Loop, Request
@@ -195,20 +197,53 @@ class Stage:
         return read(self.submit(tokens, program, **rest))
 
 
+class Gated(TorchEngine):
+    """Each step waits at its beginning until it is let through; `open` lets all through that are to come."""
+
+    def __init__(self, model: Model, *, pool_tokens: int = 2048, chunk: int = 512) -> None:
+        super().__init__(model, pool_tokens=pool_tokens, chunk=chunk)
+        self._steps = threading.Semaphore(0)
+        self._entered = threading.Semaphore(0)
+        self.fault: Exception | None = None
+        """Raised by the steps to come, in place of computing."""
+
+    def run(self, step: Step) -> Sequence[engines.Said]:
+        self._entered.release()
+        self._steps.acquire()
+        if self.fault is not None:
+            raise self.fault
+        return super().run(step)
+
+    def wait(self) -> None:
+        """Until one more step has begun, and stands at the gate."""
+        self._entered.acquire()
+
+    def let(self, steps: int = 1) -> None:
+        self._steps.release(steps)
+
+    def open(self) -> None:
+        self.let(1_000_000)
+
+
 @pytest.fixture
 def stages() -> Iterator[Callable[..., Stage]]:
     """Opens loops over engines; closes them and checks the books after the test."""
     opened: list[Loop] = []
+    gates: list[Gated] = []
 
     def stage(
         engine: Model | TorchEngine, *, pool: int = 2048, chunk: int = 512, policy: str = "sostenuto", **rest: Any
     ) -> Stage:
+        if isinstance(engine, Gated):
+            gates.append(engine)
         if isinstance(engine, Model):
             engine = TorchEngine(engine, pool_tokens=pool, chunk=chunk)
         opened.append(Loop(engine, named(policy), **rest))
         return Stage(opened[-1])
 
     yield stage
+    for gate in gates:
+        gate.open()
     for loop in opened:
         loop.close()
         loop.kernel.check()
