@@ -41,7 +41,7 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
         "--pool-tokens", type=int, metavar="N", help="tokens that the pool holds (default: too few for all)"
     )
     parser.add_argument("--tasks", type=Path, metavar="FILE", help='questions, one {"id", "question"} per line')
-    parser.add_argument("--agents", type=int, default=6, metavar="N", help="agents at once (default: 6)")
+    parser.add_argument("--agents", type=int, default=8, metavar="N", help="agents at once (default: 8)")
     parser.add_argument("--rounds", type=int, default=4, metavar="N", help="model calls per agent at most (default: 4)")
     parser.add_argument(
         "--out", type=Path, default=Path("sostenuto-demo"), metavar="DIR", help="where trace and journal go"

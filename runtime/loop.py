@@ -97,6 +97,7 @@ class Loop:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
         self._closed = False
+        self._broken = False
         self._door = threading.Lock()  # nobody comes in between the look at `_closed` and the loop's end
         self._start = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="sostenuto-loop", daemon=True)
@@ -170,8 +171,9 @@ class Loop:
             await self._serve()
         finally:
             self._closed = True
-            for name in list(self._turns):
-                self._finish(name, HostClosed("the host was closed while this turn was on its way"))
+            for turn in self._turns.values():
+                turn.ticket.put(HostClosed("the host broke down while this turn was on its way: its log says why"))
+            self._turns.clear()
 
     async def _serve(self) -> None:
         while not self._closed:
@@ -189,11 +191,14 @@ class Loop:
                 self._fail(fault)
             else:
                 self._settle(future.result())
+        if not self._broken:
+            for name in list(self._turns):
+                self._finish(name, HostClosed("the host was closed while this turn was on its way"))
 
     def _break(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A defect of ours in a callback: the books may be wrong. Better to end every turn than to let them hang."""
         loop.default_exception_handler(context)
-        self._closed = True
+        self._closed = self._broken = True
         self._work.set()
 
     def _arrive(self, name: TurnId, request: Request, ticket: Ticket) -> None:

@@ -117,7 +117,7 @@ class Rounds(AgentMiddleware):
 
 def build(host: Host, tools: Sequence[BaseTool], *, rounds: int) -> Any:
     """The agent: what a user would write, and one line of ours round it."""
-    model = ChatSostenuto(host=host, max_tokens=128)
+    model = ChatSostenuto(host=host, max_tokens=160)
     agent = create_agent(
         model,
         list(tools),

@@ -22,7 +22,7 @@ from .tell import Report, progress, say, summary, table, verdict
 from .tools import workshop
 from .transcript import Comparison, Transcript, play, read_transcript
 
-POOL_TOKENS = 2_816
+POOL_TOKENS = 2_432
 """The default pool: room for the longest of the default tasks' contexts, and for about half of all of them."""
 
 
@@ -100,7 +100,7 @@ def _compare(model: Model, transcript: Transcript, pool: int) -> tuple[Compariso
     say("forward pass:")
     say(f"{'pool':>10}{'sostenuto':>12}{'forgetful':>12}{'ratio':>8}")
     sweep = []
-    for size in sorted({pool, (pool + everything) // 2 // page * page, everything}):
+    for size in sorted({pool, pool * 5 // 4 // page * page, everything}):
         ours = play(model, "sostenuto", transcript, pool_tokens=size)
         theirs = play(model, "forgetful", transcript, pool_tokens=size)
         one = Comparison(size, ours, theirs)

@@ -13,7 +13,7 @@ from pydantic.v1 import ValidationError as OldValidationError
 from . import arithmetic, books, library
 
 DATA = Path(__file__).parent / "data"
-LONGEST_READ = 1000
+LONGEST_READ = 700
 
 
 def workshop(root: Path) -> list[BaseTool]:

@@ -1,7 +1,7 @@
 """A live run as a transcript, and the same transcript under another policy or in another pool.
 
 Everything comes from the journal: the prompts as tokens, what was said, how long each pause was. A replay sends the
-same prompts through the same model, says the same words, and pauses for as long; only the decisions may differ.
+same tokens through the same model and pauses for as long; only the decisions may differ.
 Tokens are counted where rows enter the forward pass.
 """
 
@@ -116,10 +116,12 @@ async def _play(loop: Loop, transcript: Transcript, model: Model, before: int) -
                 program=program,
                 branch=turn.branch,
                 root=turn.root,
-                tokens=turn.tokens,
-                sampling=Sampling(max_tokens=max(1, len(turn.said))),
+                # What was said is sent along with the prompt, all but its last token: the same rows enter the forward
+                # pass as when it was said token by token, in fewer steps.
+                tokens=(*turn.tokens, *turn.said[:-1]),
+                sampling=Sampling(max_tokens=1),
                 tools_called=lambda text, reason, tools=tools: tools,  # type: ignore[misc]
-                forced=tuple(turn.said),
+                forced=(turn.said[-1],),
             )
             async for chunk in loop.submit(request):
                 if isinstance(chunk, Ended):

@@ -17,7 +17,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node, wrap
 from sostenuto.runtime.errors import BadMessage, BadSampling, HostClosed, ModelNotFound, Refused, RepairsSpent, TooLate
 from sostenuto.runtime.host import Host
-from sostenuto.tools import BadTool, ToolsError
+from sostenuto.tools import BadChoice, BadSchema, BadTool
 
 from .conftest import Say, idle, said
 
@@ -55,7 +55,7 @@ def tools_alone(*tools: Any, **given: Any) -> Any:
 
 
 def test_a_choice_of_a_tool_that_is_not_offered_names_those_that_are(model: ChatSostenuto) -> None:
-    with pytest.raises(ToolsError, match="add"):
+    with pytest.raises(BadChoice, match="add"):
         model.bind_tools([add], tool_choice="subtract")
 
 
@@ -75,7 +75,7 @@ def test_a_tool_that_is_none_is_refused_where_it_is_bound(model: ChatSostenuto, 
 
 def test_a_schema_that_is_none_is_refused(model: ChatSostenuto) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no such type"}}}
-    with pytest.raises(ToolsError):
+    with pytest.raises(BadSchema):
         model.invoke("go", response_format=wanted)
     with pytest.raises(ValueError, match="response_format"):
         model.invoke("go", response_format={"type": "xml"})

@@ -84,6 +84,8 @@ def build(folder: Path, dtype: str = "float32", **settings: Any) -> Path:
                 weight.normal_(0.0 if "gemma" in values["model_type"] else 1.0, 0.1)
             else:
                 weight.normal_(0.0, 0.7 if weight.dim() > 1 and "embed" in name else 0.25)
+    if hasattr(network, "lm_head"):
+        network.lm_head.weight.data[EOS] = 0  # so that answers end by their limits
     network.to(getattr(torch, dtype)).save_pretrained(folder)
     spelling().save_pretrained(folder)
     return folder

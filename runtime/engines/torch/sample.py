@@ -6,6 +6,7 @@ on what was drawn in between. So a fork, a rollback or a preemption needs no sta
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +15,6 @@ from dataclasses import dataclass
 import torch
 
 from ...sampling import Sampling
-
-_STRIDE = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: neighbouring positions get unrelated generator seeds
-
 
 @dataclass(frozen=True, slots=True)
 class Picked:
@@ -90,10 +88,16 @@ class Sampler:
         if s.min_p:
             keep &= probs >= s.min_p * probs[0]
         keep[0] = True
-        generator = torch.Generator()
-        generator.manual_seed((self._seed + (len(self._said) + 1) * _STRIDE) % 2**63)
-        chosen = torch.multinomial(torch.where(keep, probs, 0.0), 1, generator=generator)
+        mass = torch.where(keep, probs, 0.0).double().cumsum(0)
+        # The first token at which the sum passes the share; one without probability never passes it.
+        chosen = torch.searchsorted(mass, _share(self._seed, len(self._said)) * mass[-1], right=True)
         return int(ids[chosen])
+
+
+def _share(seed: int, position: int) -> float:
+    """A number in [0, 1) with 53 random bits. A hash, because torch's generator on the CPU takes 32 bits of a seed."""
+    digest = hashlib.blake2b(f"{seed} {position}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) >> 11) / 2**53
 
 
 def _masked(row: torch.Tensor, mask: bytes) -> torch.Tensor:
