@@ -187,6 +187,8 @@ class Loop:
             future = self._loop.run_in_executor(self._compute, self.engine.run, step)
             await asyncio.wait([future])
             fault = future.exception()
+            if self._broken:
+                break
             if fault is not None:
                 self._fail(fault)
             else:

@@ -1,18 +1,24 @@
 """Attention over paged blocks, as a transformers attention function.
 
-A step packs tokens of many turns on one axis. Keys and values of the new tokens are written to their slots first;
-then every piece attends to its own pages. Pieces of one token (decode) are gathered into padded batches of similar
-length, longer pieces (prefill) run one by one over their gathered prefix.
+A step packs tokens of many turns on one axis. Keys and values of the new tokens are written to their slots first; then
+every piece attends to its own pages. Pieces of one token (decode) are gathered into padded batches, longer pieces
+(prefill) run in tiles of queries over their gathered prefix. CPU and CUDA take the same way.
 
-What is promised: a piece's result depends on its own tokens and the pages behind them, not on which pages those are.
-Bit equality over other batch compositions is not promised here (see `docs/engines.md` for tolerances).
+What is promised. A piece's result depends on its tokens and on what lies in its own pages: not on which pages those
+are, nor on what others left in them, not even if that is NaN. How far a decode row is padded follows from its own
+length alone, so on the CPU attention gives a row the same bits in any batch. A step of a single row is run as two
+equal rows, because matrix products of one row round otherwise than those of several. Together with bfloat16 products,
+whose rows were equal to the bit for 2 to 32 rows on the CPUs tried (AVX-512 and AMX; float32 products are not, and
+neither are larger steps on AMX), a decode step then does not depend on who else decodes. Keys and values that were
+kept are read, never computed again, so holding, resuming and forking change nothing at all. Computing a prompt in
+other chunks agrees within the tolerances of the tests, not to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +28,10 @@ from ....kvstore.pages import Pages
 from ...errors import ModelUnsupported
 
 NAME = "sostenuto_paged"
-_WASTE = 2
-"""Decode rows share a batch while the longest has at most this many times the positions of the shortest."""
-_BEYOND = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
-"""What some families ask of attention and this one does not do."""
+_TILE = 512
+"""Queries of a prefill tile; bounds the mask, and the part of a tile that is computed only to be masked."""
+_GATHER = 1 << 16
+"""Positions that one batch of decode rows gathers at most; bounds memory, not results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,63 +43,90 @@ class Piece:
     tokens: Sequence[int]
     wants: bool
     """The logits of its last token are needed."""
+    wants_all: bool = False
+    """The logits of all its tokens are needed, as for the log probabilities of a prompt."""
 
     @property
     def stop(self) -> int:
         return self.start + len(self.tokens)
 
 
+class Step(Protocol):
+    """What a forward pass carries to every attention layer."""
+
+    def attend(
+        self, layer: int, heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], scale: float, given: dict[str, Any]
+    ) -> torch.Tensor:
+        """Queries, keys and values as [heads, rows, dim]; gives [rows, heads, dim]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """Queries `rows`, all of which may see something of the gathered positions `keys`."""
+
+    rows: slice
+    keys: slice
+    mask: torch.Tensor  # [rows, keys], 0 or -inf
+
+
 @dataclass(frozen=True, slots=True)
 class _Prefill:
-    first: int
-    count: int
-    start: int
+    """One piece: its gathered positions, and its queries in tiles."""
+
     slots: torch.Tensor
+    tiles: tuple[_Tile, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Decode:
+    """Rows of one token each that gather equally many positions."""
+
     rows: torch.Tensor
-    slots: torch.Tensor  # [rows, longest]
-    lengths: torch.Tensor
+    slots: torch.Tensor  # [rows * span]
+    mask: torch.Tensor  # [rows, 1, 1, span], 0 or -inf
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Index tensors of one step, made once and used by every layer."""
+class _Reads:
+    """What the layers of one window read in a step."""
 
-    pages: Pages
-    slots: torch.Tensor
-    positions: torch.Tensor
     prefills: tuple[_Prefill, ...]
     decodes: tuple[_Decode, ...]
 
 
-def plan(pieces: Sequence[Piece], pages: Pages, device: torch.device) -> Plan:
-    """The indices for a step of these pieces, packed in their order."""
-    size = pages.shape.page
-    written: list[torch.Tensor] = []
-    positions: list[torch.Tensor] = []
-    prefills: list[_Prefill] = []
-    single: list[tuple[int, int, torch.Tensor]] = []
-    row = 0
-    for piece in pieces:
-        table = torch.tensor(piece.table[: -(-piece.stop // size)], dtype=torch.long)
-        slots = (table[:, None] * size + torch.arange(size)).reshape(-1)[: piece.stop]
-        written.append(slots[piece.start :])
-        positions.append(torch.arange(piece.start, piece.stop))
-        if len(piece.tokens) == 1:
-            single.append((piece.stop, row, slots))
-        else:
-            prefills.append(_Prefill(row, len(piece.tokens), piece.start, slots.to(device)))
-        row += len(piece.tokens)
-    return Plan(
-        pages,
-        torch.cat(written).to(device),
-        torch.cat(positions).to(device),
-        tuple(prefills),
-        tuple(_decode(group, device) for group in _similar(single)),
-    )
+class Plan:
+    """Index tensors of one step, made once and used by every layer."""
+
+    def __init__(self, pieces: Sequence[Piece], pages: Pages, windows: Sequence[int | None]) -> None:
+        """`windows` has an entry a layer: how many positions it sees, its own among them; None for all."""
+        self.pages = pages
+        self.windows = windows
+        parts = [torch.arange(piece.start, piece.stop) for piece in pieces]
+        written = [pages.slots(piece.table, piece.start, piece.stop) for piece in pieces]
+        self.positions = torch.cat(parts).to(pages.device)
+        """The place of each packed token in its own sequence: int64 [tokens]."""
+        self.slots = torch.cat(written).to(pages.device)
+        """Where the keys and values of each packed token go: int64 [tokens]."""
+        self._reads = {window: _reads(pieces, pages, window) for window in set(windows)}
+
+    def attend(
+        self, layer: int, heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], scale: float, given: dict[str, Any]
+    ) -> torch.Tensor:
+        """Write what is new, then attend. Rows beyond the plan's (a doubled single row) repeat the first."""
+        query, key, value = heads
+        keys, values = self.pages.k[layer], self.pages.v[layer]
+        count = len(self.slots)
+        keys.index_copy_(1, self.slots, key[:, :count])
+        values.index_copy_(1, self.slots, value[:, :count])
+        out = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
+        reads = self._reads[self.windows[layer]]
+        for group in reads.decodes:
+            out[group.rows] = _decode(query, (keys, values), group, scale)
+        for prefill in reads.prefills:
+            _prefill(query, (keys, values), prefill, out, scale)
+        out[count:] = out[:1]
+        return out
 
 
 def attend(
@@ -102,37 +135,20 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    *,
     scaling: float | None = None,
-    sliding_window: int | None = None,
-    paged: Plan | None = None,
-    **rest: Any,
+    paged: Step | None = None,
+    **given: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The function transformers calls in each layer: query [1, heads, T, dim], result [1, T, heads, dim]."""
+    """The function transformers calls in each layer: query [1, heads, rows, dim], result [1, rows, heads, dim]."""
     if paged is None:
-        raise RuntimeError("paged attention was called outside of a step: use Model.forward")
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    keys, values = paged.pages.k[layer], paged.pages.v[layer]
-    _refuse_beyond(rest, attention_mask)
-    if not key.shape[1::2] == value.shape[1::2] == (keys.shape[0], keys.shape[2]):
-        found = f"keys {tuple(key.shape[1::2])} and values {tuple(value.shape[1::2])}"
-        raise ModelUnsupported(f"makes {found} (heads, size) where pages have {tuple(keys.shape[::2])}")
-    keys.index_copy_(1, paged.slots, key[0].to(keys.dtype))
-    values.index_copy_(1, paged.slots, value[0].to(values.dtype))
-    heads, total, dim = query.shape[1:]
-    scale = scaling if scaling is not None else dim**-0.5
-    out = query.new_empty(total, heads, dim)
-    for piece in paged.prefills:
-        part = query[:, :, piece.first : piece.first + piece.count]
-        mask = _causal(piece, sliding_window, query.device)
-        k, v = keys.index_select(1, piece.slots)[None], values.index_select(1, piece.slots)[None]
-        done = F.scaled_dot_product_attention(
-            part, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=heads != k.shape[1]
+        raise ModelUnsupported(
+            f"{type(module).__name__} was run without a step: either its model does not hand keyword arguments on "
+            "to its attention, and cannot run over pages, or it was called other than by Model.forward"
         )
-        out[piece.first : piece.first + piece.count] = done[0].transpose(0, 1)
-    for group in paged.decodes:
-        out[group.rows] = _decode_rows(query, keys, values, group, scale, sliding_window)
-    return out[None], None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    given["mask"] = attention_mask
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    return paged.attend(layer, (query[0], key[0], value[0]), scale, given)[None], None
 
 
 def register() -> None:
@@ -141,57 +157,108 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
 
 
-def _refuse_beyond(asked: dict[str, Any], mask: torch.Tensor | None) -> None:
-    beyond = [name for name in _BEYOND if asked.get(name) is not None]
-    if mask is not None:
-        beyond.append("attention_mask")
-    if beyond:
-        raise ModelUnsupported(f"asks for {', '.join(beyond)}, which our attention does not do")
-
-
-def _decode_rows(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, group: _Decode, scale: float, window: int | None
-) -> torch.Tensor:
-    """[rows, heads, dim]: each row over its own positions. The heads of a group become the query axis."""
-    rows, longest = group.slots.shape
-    kv_heads, _, dim = keys.shape
-    heads = query.shape[1]
-    flat = group.slots.reshape(-1)
-    k = keys.index_select(1, flat).view(kv_heads, rows, longest, dim).transpose(0, 1)
-    v = values.index_select(1, flat).view(kv_heads, rows, longest, dim).transpose(0, 1)
-    q = query[0][:, group.rows].reshape(kv_heads, heads // kv_heads, rows, dim).permute(2, 0, 1, 3)
-    at = torch.arange(longest, device=query.device)[None]
-    seen = at < group.lengths[:, None]
-    if window is not None:
-        seen = seen & (at >= group.lengths[:, None] - window)
-    done = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None], scale=scale)
-    return done.reshape(rows, heads, dim)
-
-
-def _causal(piece: _Prefill, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """None when plain causal attention is right: nothing before the piece, and no window."""
-    if piece.start == 0 and window is None:
-        return None
-    at = torch.arange(piece.start + piece.count, device=device)
-    own = at[piece.start :, None]
-    seen = at[None] <= own
-    return seen & (at[None] > own - window) if window is not None else seen
-
-
-def _similar(rows: list[tuple[int, int, torch.Tensor]]) -> list[list[tuple[int, int, torch.Tensor]]]:
-    groups: list[list[tuple[int, int, torch.Tensor]]] = []
-    for row in sorted(rows, key=lambda row: row[0]):
-        if groups and row[0] <= _WASTE * groups[-1][0][0] + 64:
-            groups[-1].append(row)
+def _reads(pieces: Sequence[Piece], pages: Pages, window: int | None) -> _Reads:
+    single: list[tuple[int, Piece]] = []
+    prefills: list[_Prefill] = []
+    row = 0
+    for piece in pieces:
+        if len(piece.tokens) == 1:
+            single.append((row, piece))
         else:
-            groups.append([row])
+            prefills.append(_tiles(piece, row, pages, window))
+        row += len(piece.tokens)
+    return _Reads(tuple(prefills), tuple(_groups(single, pages, window)))
+
+
+def _tiles(piece: Piece, row: int, pages: Pages, window: int | None) -> _Prefill:
+    count, low = len(piece.tokens), _first(piece.start, window)
+    edge = _edge(min(_TILE, count), piece.stop - low, window).to(_dtype(pages))
+    edge = edge.to(pages.device)
+    tiles = []
+    for first in range(0, count, _TILE):
+        stop = min(first + _TILE, count)
+        keys = slice(_first(piece.start + first, window) - low, piece.start + stop - low)
+        mask = edge[first - stop :, edge.shape[1] - (keys.stop - keys.start) :]
+        tiles.append(_Tile(slice(row + first, row + stop), keys, mask))
+    return _Prefill(pages.slots(piece.table, low, piece.stop).to(pages.device), tuple(tiles))
+
+
+def _edge(rows: int, columns: int, window: int | None) -> torch.Tensor:
+    """0 where a query may look and -inf where not: the last of `columns` positions is the last query's own.
+
+    What is visible depends on distances alone, so every tile of a piece is a corner of this one mask.
+    """
+    distance = torch.arange(columns - rows, columns)[:, None] - torch.arange(columns)[None]
+    hidden = distance < 0
+    if window is not None:
+        hidden |= distance >= window
+    return torch.zeros(rows, columns).masked_fill_(hidden, float("-inf"))
+
+
+def _groups(single: Sequence[tuple[int, Piece]], pages: Pages, window: int | None) -> list[_Decode]:
+    spans: dict[int, list[tuple[int, torch.Tensor]]] = {}
+    for row, piece in single:
+        slots = pages.slots(piece.table, _first(piece.start, window), piece.stop)
+        spans.setdefault(_padded(len(slots), pages.shape.page), []).append((row, slots))
+    groups = []
+    for span, rows in sorted(spans.items()):
+        most = max(1, _GATHER // span)
+        groups += [_group(rows[at : at + most], span, pages) for at in range(0, len(rows), most)]
     return groups
 
 
-def _decode(group: list[tuple[int, int, torch.Tensor]], device: torch.device) -> _Decode:
-    lengths = torch.tensor([length for length, _, _ in group])
-    slots = torch.zeros(len(group), int(lengths.max()), dtype=torch.long)
-    for index, (length, _, own) in enumerate(group):
-        slots[index, :length] = own
-    rows = torch.tensor([row for _, row, _ in group])
-    return _Decode(rows.to(device), slots.to(device), lengths.to(device))
+def _group(rows: Sequence[tuple[int, torch.Tensor]], span: int, pages: Pages) -> _Decode:
+    slots = torch.empty(len(rows), span, dtype=torch.int64)
+    mask = torch.zeros(len(rows), 1, 1, span, dtype=_dtype(pages))
+    for index, (_, own) in enumerate(rows):
+        slots[index, : len(own)] = own
+        # Padding repeats a slot of the row itself: 0 times a stranger's NaN would be NaN.
+        slots[index, len(own) :] = own[-1]
+        mask[index, ..., len(own) :] = float("-inf")
+    where = torch.tensor([row for row, _ in rows])
+    return _Decode(where.to(pages.device), slots.view(-1).to(pages.device), mask.to(pages.device))
+
+
+def _padded(positions: int, page: int) -> int:
+    """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ... pages: few different lengths, a third wasted at most beyond that."""
+    pages = -(-positions // page)
+    octave = 1 << (pages - 1).bit_length() if pages > 1 else 1
+    return (octave * 3 // 4 if octave >= 4 and pages <= octave * 3 // 4 else octave) * page
+
+
+def _first(position: int, window: int | None) -> int:
+    """The first position that the one at `position` sees."""
+    return 0 if window is None else max(0, position - window + 1)
+
+
+def _decode(
+    query: torch.Tensor, store: tuple[torch.Tensor, torch.Tensor], group: _Decode, scale: float
+) -> torch.Tensor:
+    """[rows, heads, dim]. Heads that share keys become the query axis, so that keys are read once for all of them."""
+    kv_heads, _, dim = store[0].shape
+    rows = len(group.rows)
+    q = query[:, group.rows].view(kv_heads, -1, rows, dim).permute(2, 0, 1, 3)
+    k, v = (side.index_select(1, group.slots).view(kv_heads, rows, -1, dim).transpose(0, 1) for side in store)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask, scale=scale).reshape(rows, -1, dim)
+
+
+def _prefill(
+    query: torch.Tensor,
+    store: tuple[torch.Tensor, torch.Tensor],
+    piece: _Prefill,
+    out: torch.Tensor,
+    scale: float,
+) -> None:
+    """Fill the piece's rows of `out`. Heads that share keys become the head axis, key heads the batch axis."""
+    kv_heads, _, dim = store[0].shape
+    shared = query.shape[0] // kv_heads
+    k, v = (side.index_select(1, piece.slots)[:, None].expand(-1, shared, -1, -1) for side in store)
+    for tile in piece.tiles:
+        q = query[:, tile.rows].reshape(kv_heads, shared, -1, dim)
+        seen = k[:, :, tile.keys], v[:, :, tile.keys]
+        done = F.scaled_dot_product_attention(q, *seen, attn_mask=tile.mask, scale=scale)
+        out[tile.rows] = done.permute(2, 0, 1, 3).flatten(1, 2)
+
+
+def _dtype(pages: Pages) -> torch.dtype:
+    return pages.k[0].dtype
