@@ -6,18 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["ChatSostenuto", "__version__", "instrument", "wrap"]
+__all__ = ["ChatSostenuto", "Host", "ToolGuard", "__version__", "instrument", "tool_node", "wrap"]
 
 # The front door: each name and the room it comes from. Importing the package costs next to nothing and
 # pulls in no torch; a room is opened when one of its names is first asked for.
 _LAZY = {
     "ChatSostenuto": ".runtime.doors.langgraph",
+    "Host": ".runtime.host",
+    "ToolGuard": ".runtime.doors.langgraph",
     "instrument": ".tracing",
+    "tool_node": ".runtime.doors.langgraph",
     "wrap": ".runtime.doors.langgraph",
 }
 
 if TYPE_CHECKING:
-    from .runtime.doors.langgraph import ChatSostenuto, wrap
+    from .runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node, wrap
+    from .runtime.host import Host
     from .tracing import instrument
 else:
 

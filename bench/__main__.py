@@ -1,6 +1,6 @@
 """Decoding at growing context, and a resumed turn, beside transformers' own cache in the same run.
 
-    make bench [ARGS="--contexts 128 1024 4096 --runs 15"]
+make bench [ARGS="--contexts 128 1024 4096 --runs 15"]
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ def machine(seed: int, threads: int) -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     chip = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sostenuto"))
-    return f"{chip}, {os.cpu_count()} cores, {threads} threads | Python {platform.python_version()}, {packages} | seed {seed}"
+    python = platform.python_version()
+    return f"{chip}, {os.cpu_count()} cores, {threads} threads | Python {python}, {packages} | seed {seed}"
 
 
 def alternate(runs: int, *calls: Callable[[], object]) -> list[list[float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 
@@ -17,11 +19,13 @@ def opening_hours(day: str) -> str:
 def main() -> None:
     model = ChatSostenuto(pool_tokens=4096, max_tokens=96)
     agent = wrap(create_agent(model, [opening_hours], middleware=[ToolGuard(timeout=10)]))
-    asked = {"messages": [("user", "When do you open on Saturday?")]}
+    asked: Any = {"messages": [("user", "When do you open on Saturday?")]}
     answer = agent.invoke(asked, {"configurable": {"thread_id": "visitor-1"}})
     for message in answer["messages"]:
         usage = getattr(message, "usage_metadata", None)
-        counted = f"   [{usage['input_token_details']['cache_read']} of {usage['input_tokens']} reused]" if usage else ""
+        counted = (
+            f"   [{usage['input_token_details']['cache_read']} of {usage['input_tokens']} reused]" if usage else ""
+        )
         called = ", ".join(f"{call['name']}({call['args']})" for call in getattr(message, "tool_calls", []))
         print(f"{message.type:>6}: {message.text or called}{counted}")
 

@@ -27,7 +27,6 @@ from .index import Content, Index
 from .snapshot import Lease, PageId, Snapshot
 
 
-
 @dataclass(frozen=True, slots=True)
 class Cached:
     """What an eviction order may look at: a page that nobody holds any more."""

@@ -92,8 +92,8 @@ def replay(path: Path) -> tuple[Kernel, int]:
                 kernel = _kernel(path, record)
                 continue
             try:
-                event, now, expected = decode(record["event"]), record["at"], record["effects"]
-            except (KeyError, TypeError, AttributeError) as error:
+                event, now, expected = decode(record["event"]), float(record["at"]), record["effects"]
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise BrokenJournal(f"{path}, line {number}: no event can be read from it ({error})") from error
             got = [encode(effect) for effect in kernel.handle(event, now)]
             if json.loads(json.dumps(got)) != expected:

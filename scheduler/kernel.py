@@ -152,8 +152,8 @@ class Kernel:
             self._effects.append(
                 Refuse(
                     event.turn,
-                    f"its prompt of {len(event.tokens)} tokens and one more need {least} pages of {self.page}, the pool "
-                    f"has {self.room}: shorten the prompt or give the pool more tokens",
+                    f"its prompt of {len(event.tokens)} tokens and one more need {least} pages of {self.page}, "
+                    f"the pool has {self.room}: shorten the prompt or give the pool more tokens",
                 )
             )
             return

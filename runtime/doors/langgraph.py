@@ -13,7 +13,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SecretStr
@@ -27,7 +27,7 @@ from ..shared import shared_host
 from ..ticket import Chunk, Facts
 from .langgraph_messages import KEY, digest_of, metadata_of, read_messages, usage_of, write_message
 from .langgraph_tools import ToolGuard, tool_node
-from .langgraph_wrap import branch_of, lifecycle_of, program_of, tenant_of, wrap
+from .langgraph_wrap import branch_of, identified, lifecycle_of, program_of, tenant_of, wrap
 
 __all__ = ["ChatSostenuto", "ToolGuard", "tool_node", "wrap"]
 
@@ -105,6 +105,24 @@ class ChatSostenuto(BaseChatModel):
         offered = read_tools(specs)
         read_choice(tool_choice, offered)
         return self.bind(tools=specs, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls, **kwargs)
+
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
+        return super().invoke(input, identified(config), **kwargs)
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        return await super().ainvoke(input, identified(config), **kwargs)
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        return super().stream(input, identified(config), **kwargs)
+
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        return super().astream(input, identified(config), **kwargs)
 
     def _generate(
         self,
@@ -255,14 +273,16 @@ class _Call:
 
     def _program(self, messages: Sequence[BaseMessage]) -> ProgramId:
         lifecycle = lifecycle_of(_as_manager(self._manager))
-        joined = lifecycle.join(self._manager.parent_run_id, self._host) if lifecycle and self._manager else None
+        tenant = tenant_of(self._metadata)
+        joined = lifecycle.join(self._manager.parent_run_id, self._host, tenant) if lifecycle and self._manager else None
         # Without a thread or a wrapped graph a conversation is known by what we said in it.
         said = (m.response_metadata.get(KEY) for m in reversed(messages) if isinstance(m, AIMessage))
         before = next((ours["program"] for ours in said if isinstance(ours, dict) and "program" in ours), None)
         if joined is not None:
             return joined
-        if self._metadata.get("thread_id") or before is None:
-            return program_of(self._metadata, f"alone-{uuid4()}")
+        thread = self._metadata.get("thread_id")
+        if thread or before is None:
+            return program_of(tenant, str(thread or f"alone-{uuid4()}"))
         return ProgramId(before)
 
 

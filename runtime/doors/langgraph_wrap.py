@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command, Send
@@ -51,7 +52,10 @@ def lifecycle_of(manager: BaseCallbackManager | None) -> Lifecycle | None:
 class _Root:
     """A run of the outermost graph."""
 
-    program: ProgramId
+    thread: str
+    """Its thread's id, its own where it has none."""
+    program: ProgramId | None = None
+    """Known when the first model joins: only then is the tenant."""
     hosts: list[Host] = field(default_factory=list)
     runs: set[UUID] = field(default_factory=set)
     interrupted: bool = False
@@ -69,15 +73,18 @@ class Lifecycle(GraphCallbackHandler):
         self._root_of: dict[UUID, UUID] = {}
         self._lock = threading.Lock()
 
-    def join(self, run_id: UUID | None, host: Host) -> ProgramId | None:
+    def join(self, run_id: UUID | None, host: Host, tenant: str) -> ProgramId | None:
         """A model in this run uses this host; the program it belongs to, None for a run that is not known."""
         with self._lock:
             root = self._root(run_id)
-            if root is not None and host not in root.hosts:
+            if root is None:
+                return None
+            program = root.program = root.program or program_of(tenant, root.thread)
+            if host not in root.hosts:
                 root.hosts.append(host)
                 if root.travelled is not None:
-                    host.tell(Travelled(root.program, root.travelled))
-        return root.program if root is not None else None
+                    host.tell(Travelled(program, root.travelled))
+            return program
 
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
@@ -86,7 +93,7 @@ class Lifecycle(GraphCallbackHandler):
         with self._lock:
             if parent_run_id is None:
                 older = metadata.get("checkpoint_id")
-                self._roots[run_id] = _Root(program_of(metadata, str(run_id)), travelled=older)
+                self._roots[run_id] = _Root(str(metadata.get("thread_id") or run_id), travelled=older)
                 self._root_of[run_id] = run_id
             else:
                 self._adopt(run_id, parent_run_id)
@@ -145,7 +152,7 @@ class Lifecycle(GraphCallbackHandler):
 
     def _tell(self, run_id: UUID | None, event: Any) -> None:
         root = self._root(run_id)
-        if root is not None:
+        if root is not None and root.program is not None:
             told: Event = event(root.program)
             for host in list(root.hosts):
                 host.tell(told)
@@ -167,13 +174,24 @@ class Lifecycle(GraphCallbackHandler):
                 self._root_of.pop(known, None)
 
 
-def program_of(metadata: dict[str, Any], otherwise: str) -> ProgramId:
-    """(tenant, thread): the identity under which a run's context is held."""
-    return ProgramId(f"{tenant_of(metadata)}/{metadata.get('thread_id') or otherwise}")
+def program_of(tenant: str, thread: str) -> ProgramId:
+    """The identity under which a run's context is held."""
+    return ProgramId(f"{tenant}/{thread}")
+
+
+def identified(config: RunnableConfig | None) -> RunnableConfig:
+    """The configuration of a model call, with tenant and thread among its metadata.
+
+    A graph puts the thread there, nobody the tenant: and who shares a name space may share context.
+    """
+    full = ensure_config(config)
+    given = full.get("configurable", {})
+    known = {key: given[key] for key in ("tenant", "thread_id") if given.get(key)}
+    return {**full, "metadata": {**known, **full.get("metadata", {})}}
 
 
 def tenant_of(metadata: dict[str, Any]) -> str:
-    """`configurable.tenant` of the run; `default` if it says nothing."""
+    """`configurable.tenant` of the call; `default` if it says nothing."""
     return str(metadata.get("tenant") or "default")
 
 

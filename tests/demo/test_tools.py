@@ -87,7 +87,7 @@ def test_every_file_of_the_library_has_the_size_of_a_real_tool_result(tools: Too
     assert names == sorted(path.name for path in (tmp_path / "library").iterdir())
     assert len(names) == 12
     for name in names:
-        assert 900 <= len(str(call(tools, "read_file", name=name).content)) <= 1600
+        assert 700 <= len(str(call(tools, "read_file", name=name).content)) <= 760
 
 
 def test_a_long_file_is_cut_and_says_so(tools: Tools) -> None:

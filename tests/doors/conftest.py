@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sostenuto.runtime.doors.langgraph import ChatSostenuto
+from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.host import Answering, Ask, Host
 from sostenuto.scheduler import Effect, Event
 
@@ -57,6 +58,11 @@ def model(host: Host) -> Iterator[ChatSostenuto]:
 def say(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
     """`say(text, ...)`: the next answers, one a turn. They run through engine, scheduler and parser like any other."""
     return script(host, monkeypatch)
+
+
+def smaller(host: Host, pool_tokens: int, policy: str = "sostenuto") -> Host:
+    """Another pool and schedule over the same weights."""
+    return Host(TorchEngine(host.engine.model, pool_tokens=pool_tokens), policy=policy)  # type: ignore[attr-defined]
 
 
 def script(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:

@@ -21,7 +21,7 @@ from sostenuto.runtime.host import Answering, Ask, Host
 from sostenuto.runtime.render import Message
 from sostenuto.scheduler import Hold, Preempt, Release
 
-from .conftest import Say, Watched, idle, said, script
+from .conftest import Say, Watched, idle, said, script, smaller
 
 ASK: Any = {"messages": [("user", "What is the weather in Tokyo?")]}
 
@@ -201,30 +201,44 @@ def test_a_blocking_stream_that_is_dropped_frees_everything(model: ChatSostenuto
 
 @pytest.mark.parametrize(("policy", "computes_again"), [("sostenuto", False), ("forgetful", True)])
 def test_of_two_rivals_in_a_small_pool_the_held_one_computes_only_what_is_new(
-    policy: str, computes_again: bool, monkeypatch: pytest.MonkeyPatch
+    host: Host, policy: str, computes_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the first runs its tool, the second fills the pool."""
-    with Host.open(policy=policy, pool_tokens=1024) as host:
-        say = script(host, monkeypatch)
-        watched = Watched(host)
+    with smaller(host, 1024, policy) as small:
+        say = script(small, monkeypatch)
+        watched = Watched(small)
         rivals: list[Answering] = []
 
         @tool
         def meet_rival() -> str:
             """Meanwhile another asks for more than is left: in order of events, before the first comes back."""
             say("I was here.", "Done.")
-            rivals.append(host.ask(Ask((Message("user", "word " * 700),))))
+            rivals.append(small.ask(Ask((Message("user", "word " * 700),))))
             return "met"
 
         say(said("meet_rival"))
-        messages = wrap(create_agent(ChatSostenuto(host=host), [meet_rival])).invoke(ASK)["messages"]
+        messages = wrap(create_agent(ChatSostenuto(host=small), [meet_rival])).invoke(ASK)["messages"]
         assert rivals[0].wait().text == "I was here."
         first, second = (message for message in messages if isinstance(message, AIMessage))
         reused = second.usage_metadata["input_token_details"]["cache_read"]  # type: ignore[index]
         known = first.usage_metadata["total_tokens"] - 1  # type: ignore[index]
         assert (reused < known) is computes_again
         assert not watched.of(Preempt)
-        assert idle(host)
+        assert idle(small)
+
+
+def test_tenants_share_no_context(model: ChatSostenuto, say: Say) -> None:
+    """However a tenant is named: to a graph, to a model in it, to a model alone, in whatever way it is called."""
+    say(*["Yes."] * 5)
+    graph = written_by_hand(model, ToolNode([get_weather]))
+    reused = [
+        graph.invoke(ASK, alone())["messages"][-1].usage_metadata["input_token_details"]["cache_read"],
+        wrap(graph).invoke(ASK, alone())["messages"][-1].usage_metadata["input_token_details"]["cache_read"],
+        model.invoke(ASK["messages"], alone()).usage_metadata["input_token_details"]["cache_read"],  # type: ignore
+        asyncio.run(model.ainvoke(ASK["messages"], alone())).usage_metadata["input_token_details"]["cache_read"],  # type: ignore
+        list(model.stream(ASK["messages"], alone()))[-1].usage_metadata["input_token_details"]["cache_read"],  # type: ignore
+    ]
+    assert reused == [0] * 5
 
 
 def test_a_cut_off_call_is_asked_for_again(model: ChatSostenuto, say: Say) -> None:

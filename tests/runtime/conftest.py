@@ -67,7 +67,10 @@ def spelling() -> PreTrainedTokenizerFast:
     inner = Tokenizer(BPE(vocab=vocab, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", additional_special_tokens=["<x>"])
+    untyped: Any = PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerFast = untyped(
+        tokenizer_object=inner, eos_token="<end>", additional_special_tokens=["<x>"]
+    )
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
     return tokenizer
 
@@ -77,7 +80,8 @@ def build(folder: Path, dtype: str = "float32", **settings: Any) -> Path:
     torch.manual_seed(7)
     values = {**COMMON, **HEADS, **IDS, "max_position_embeddings": 512, **settings}
     config = AutoConfig.for_model(**values)
-    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    untyped: Any = AutoModelForCausalLM
+    network = untyped.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if "norm" in name:
@@ -121,7 +125,7 @@ class Pair:
 
 
 def load(folder: str | Path, dtype: str, page: int) -> Pair:
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
     return Pair(Model.load(Source(str(folder), "tiny"), dtype=dtype, page=page), theirs.eval(), dtype)
 
 

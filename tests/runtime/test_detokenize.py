@@ -83,9 +83,7 @@ def test_a_stop_string_may_hold_an_emoji(tokenizer: PreTrainedTokenizerFast) -> 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text("ab 🙂é", max_size=20), st.lists(st.text("ab🙂", min_size=1, max_size=3), max_size=3))
-def test_for_any_text_and_stop_strings_out_comes_what_stands_before_the_first_stop(
-    text: str, stops: list[str]
-) -> None:
+def test_for_any_text_and_stop_strings_out_comes_what_stands_before_the_first_stop(text: str, stops: list[str]) -> None:
     tokenizer = spelling()
     pieces, stopped = spell(Detokenizer(tokenizer, stops), tokenizer.encode(text))
     # The stop that is complete first wins; of those that end together, the one that begins first.

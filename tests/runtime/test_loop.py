@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from sostenuto.kvstore import root
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.errors import EngineFailed, HostClosed, Refused
+from sostenuto.runtime.loop import Request
+from sostenuto.runtime.sampling import Sampling
 from sostenuto.scheduler import Closed, Effect, Hold, ProgramId, Refuse, Release, Start
 
 from .conftest import Gated, Pair, Stage, draw, read
@@ -162,7 +165,8 @@ def test_answers_end_by_their_limit_by_an_end_token_or_by_a_stop_string(tiny: Pa
 
 
 def test_a_seed_gives_one_answer_whatever_else_is_in_the_batch(tiny: Pair, stages: Stages) -> None:
-    prompt, drawn = draw(20, seed=3), {"temperature": 1.0, "seed": 11, "max_tokens": 20}
+    prompt = draw(20, seed=3)
+    drawn: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_tokens": 20}
     alone = stages(tiny.ours).say(prompt, **drawn)
     gate = Gated(tiny.ours, chunk=24)
     stage = stages(gate)
@@ -223,7 +227,7 @@ def test_a_defect_in_the_loop_ends_every_turn_and_hangs_nobody(
     stage = stages(gate)
     good = stage.submit(draw(10), "a")
     gate.wait()
-    bad = stage.loop.submit(replace(request_of(stage), root="this is no hex"))
+    bad = stage.loop.submit(replace(small(), root="this is no hex"))
     gate.open()
     for ticket in (good, bad):
         with pytest.raises(HostClosed):
@@ -231,10 +235,7 @@ def test_a_defect_in_the_loop_ends_every_turn_and_hangs_nobody(
     assert "non-hexadecimal" in caplog.text
 
 
-def request_of(stage: Stage) -> Any:
-    from sostenuto.runtime.loop import Request
-    from sostenuto.runtime.sampling import Sampling
-
+def small() -> Request:
     return Request("p", "main", "00" * 16, (1, 2, 3), Sampling())
 
 
@@ -259,10 +260,8 @@ def test_a_paused_program_holds_its_context_until_its_next_turn_or_its_end(tiny:
 
 
 def test_tenants_share_nothing(tiny: Pair, stages: Stages) -> None:
-    from sostenuto.kvstore import root
-
     stage = stages(tiny.ours)
-    request = replace(request_of(stage), tokens=tuple(draw(40)))
+    request = replace(small(), tokens=tuple(draw(40)))
     reused = []
     for tenant in ("a", "b", "a"):
         name = root(model=stage.loop.engine.fingerprint, tenant=tenant).hex()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoConfig
-from transformers.utils import logging
+from transformers.utils import logging as untyped
 
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.weights import Source
@@ -162,6 +162,7 @@ def test_loading_draws_no_bars_and_leaves_the_switch_as_it_was(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = build(tmp_path, **FAMILIES["llama"])
+    logging: Any = untyped
     before = logging.is_progress_bar_enabled()
     logging.enable_progress_bar()
     try:

@@ -12,7 +12,7 @@ import pytest
 from sostenuto.runtime.errors import EngineFailed
 from sostenuto.runtime.ticket import Chunk, Ended, Facts, Piece, Ticket
 
-from .conftest import Gated, Pair, Stage, draw, read
+from .conftest import Gated, Pair, Stage, draw
 
 Stages = Callable[..., Stage]
 FACTS = Facts("t", "p", "none", 1, 0, 1, 0, 2, 0.0, "")
@@ -27,6 +27,11 @@ class Cancels:
 
     def __call__(self) -> None:
         self.count += 1
+
+
+def put_all(ticket: Ticket, chunks: list[Chunk]) -> None:
+    for chunk in chunks:
+        ticket.put(chunk)
 
 
 async def collect(ticket: Ticket) -> list[Chunk]:
@@ -49,7 +54,7 @@ async def test_a_coroutine_gets_the_same_whether_chunks_are_there_or_still_to_co
     ticket.put(CHUNKS[0])
     reader = asyncio.create_task(collect(ticket))
     await asyncio.sleep(0)
-    await asyncio.to_thread(lambda: [ticket.put(chunk) for chunk in CHUNKS[1:]])
+    await asyncio.to_thread(put_all, ticket, CHUNKS[1:])
     assert await reader == CHUNKS
     assert cancels.count == 0
 
@@ -106,7 +111,7 @@ def test_writer_and_leaving_reader_do_not_trip_over_each_other() -> None:
     """A reader leaves in the very moment in which a chunk is put."""
 
     async def leave(ticket: Ticket) -> None:
-        writer = asyncio.get_running_loop().run_in_executor(None, lambda: [ticket.put(CHUNKS[0]) for _ in range(30)])
+        writer = asyncio.get_running_loop().run_in_executor(None, put_all, ticket, CHUNKS[:1] * 30)
         chunks = ticket.__aiter__()
         await anext(chunks)
         await chunks.aclose()  # type: ignore[attr-defined]
@@ -164,7 +169,5 @@ async def test_turns_that_wait_hold_no_thread(tiny: Pair, stages: Stages) -> Non
 def test_blocked_threads_do_not_starve_the_turn_that_would_free_them(tiny: Pair, stages: Stages) -> None:
     stage = stages(tiny.ours, pool=64)
     with ThreadPoolExecutor(16) as pool:
-        waits = [
-            pool.submit(lambda n=n: read(stage.submit(draw(40, seed=n), f"p{n}", max_tokens=5))) for n in range(16)
-        ]
+        waits = [pool.submit(stage.say, draw(40, seed=n), f"p{n}", max_tokens=5) for n in range(16)]
         assert {len(wait.result(60).tokens) for wait in waits} == {5}

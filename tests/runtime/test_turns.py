@@ -28,9 +28,7 @@ def generated(pair: Pair, tokens: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(out[0, len(tokens) :].tolist())
 
 
-def test_the_packaged_model_answers_as_with_transformers_with_reuse_and_without(
-    packaged: Pair, stages: Stages
-) -> None:
+def test_the_packaged_model_answers_as_with_transformers_with_reuse_and_without(packaged: Pair, stages: Stages) -> None:
     encode = packaged.ours.tokenizer.encode
     first = encode(CHAT.format("Name three colours of the rainbow."), add_special_tokens=False)
     stage = stages(packaged.ours, chunk=33)
@@ -70,9 +68,7 @@ def test_turns_of_very_unequal_length_run_together(tiny: Pair, stages: Stages, p
 
 
 @pytest.mark.parametrize("shared", [1, 7, 8, 9, 12, 16])
-def test_a_fork_inside_a_page_or_at_its_edge_equals_turns_of_their_own(
-    tiny: Pair, stages: Stages, shared: int
-) -> None:
+def test_a_fork_inside_a_page_or_at_its_edge_equals_turns_of_their_own(tiny: Pair, stages: Stages, shared: int) -> None:
     stage = stages(tiny.ours)
     past = draw(shared)
     stage.say(past, "parent", max_tokens=1)

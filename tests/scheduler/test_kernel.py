@@ -200,7 +200,7 @@ def test_an_older_program_takes_the_room_that_a_younger_one_holds() -> None:
     stage.pause("b1")
     start = stage.run("a2", range(20), program="a")
     assert start.reuse == 4
-    assert [release.why for release in stage.log if isinstance(release, Release)][0] == "room for a"
+    assert next(release.why for release in stage.log if isinstance(release, Release)) == "room for a"
 
 
 def test_all_pages_held_and_a_new_turn_is_progress_in_bounded_time() -> None:

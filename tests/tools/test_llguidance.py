@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ CALL = render_call(SMOLLM, "get_weather", '{"city": "Tokyo"}')
 AUTO, ANY = Choice("auto"), Choice("any")
 
 
-def grammar(compiler: LLGuidanceCompiler, tools: tuple[Tool, ...], choice: Choice, parallel: bool = True):
+def grammar(compiler: LLGuidanceCompiler, tools: tuple[Tool, ...], choice: Choice, parallel: bool = True) -> Any:
     made = compiler.tools(tools, choice, SMOLLM, parallel=parallel)
     assert made is not None
     return made
@@ -74,7 +75,9 @@ def walk(state: LLGuidanceGrammar, chance: random.Random, most: int) -> list[int
     return tokens
 
 
-def test_auto_permits_free_text_without_a_mask(compiler, offered, encode) -> None:
+def test_auto_permits_free_text_without_a_mask(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     state = grammar(compiler, offered, AUTO)
     assert state.mask() is None
     for token in encode('Hello, <b>{"braces"}</b> & 你好 🙂, no call.'):
@@ -84,7 +87,9 @@ def test_auto_permits_free_text_without_a_mask(compiler, offered, encode) -> Non
     assert ends(state)
 
 
-def test_what_needs_no_mask_is_accepted_and_taken_back(compiler, offered, encode) -> None:
+def test_what_needs_no_mask_is_accepted_and_taken_back(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     state = grammar(compiler, offered, AUTO)
     lone_byte, control = 130, 1
     assert [state.accept(token) for token in (lone_byte, control, *encode("Hi"))] == [True, True, True]
@@ -93,7 +98,9 @@ def test_what_needs_no_mask_is_accepted_and_taken_back(compiler, offered, encode
     assert fits(state, encode("Hi " + CALL))
 
 
-def test_a_call_once_begun_must_be_valid_and_closed(compiler, offered, encode) -> None:
+def test_a_call_once_begun_must_be_valid_and_closed(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     wrong = {
         '<tool_call>{"name": "get_snow"': "get_snow",
         '<tool_call>{"name": "get_weather", "arguments": {"city": 5': " 5",
@@ -109,24 +116,32 @@ def test_a_call_once_begun_must_be_valid_and_closed(compiler, offered, encode) -
 
 
 @pytest.mark.parametrize("text", [CALL, f"Let me see.\n{CALL}", f"{CALL}\n{CALL} And then text.", "<tool_cal"])
-def test_auto_permits_text_and_calls_in_any_order(compiler, offered, encode, text: str) -> None:
+def test_auto_permits_text_and_calls_in_any_order(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode, text: str
+) -> None:
     assert fits(grammar(compiler, offered, AUTO), encode(text))
 
 
-def test_without_parallel_a_call_ends_the_answer(compiler, offered, encode) -> None:
+def test_without_parallel_a_call_ends_the_answer(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     state = grammar(compiler, offered, AUTO, parallel=False)
     assert fits(state, encode("Let me see. " + CALL))
     assert state.done
     assert bits(state.mask()) == {EOS}
 
 
-def test_compact_and_spaced_calls_both_pass_and_wide_ones_do_not(compiler, offered, encode) -> None:
+def test_compact_and_spaced_calls_both_pass_and_wide_ones_do_not(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     for text, passes in (('{"city":"Rome"}', True), ('{"city": "Rome"}', True), ('{"city":  "Rome"}', False)):
         state = grammar(compiler, offered, ANY)
         assert fits(state, encode(render_call(SMOLLM, "get_weather", text))) is passes
 
 
-def test_any_requires_one_call_and_then_only_the_end(compiler, offered, encode) -> None:
+def test_any_requires_one_call_and_then_only_the_end(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     state = grammar(compiler, offered, ANY, parallel=False)
     assert taken(state.fork(), encode("Hello")) == 0
     assert not state.accepting
@@ -137,7 +152,9 @@ def test_any_requires_one_call_and_then_only_the_end(compiler, offered, encode) 
     assert bits(state.mask()) == {EOS}
 
 
-def test_parallel_permits_several_calls_and_the_end_after_each(compiler, offered, encode) -> None:
+def test_parallel_permits_several_calls_and_the_end_after_each(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     state = grammar(compiler, offered, ANY)
     now = render_call(SMOLLM, "now", "{}")
     assert fits(state, encode(CALL))
@@ -147,19 +164,21 @@ def test_parallel_permits_several_calls_and_the_end_after_each(compiler, offered
     assert not fits(single, encode(CALL + now))
 
 
-def test_named_permits_that_tool_only(compiler, offered, encode) -> None:
+def test_named_permits_that_tool_only(compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode) -> None:
     assert fits(grammar(compiler, offered, Choice("named", "now")), encode(render_call(SMOLLM, "now", "{}")))
     assert not fits(grammar(compiler, offered, Choice("named", "now")), encode(CALL))
     with pytest.raises(GrammarRefused, match="no such tool"):
         compiler.tools(offered, Choice("named", "later"), SMOLLM, parallel=False)
 
 
-def test_none_and_no_tools_need_no_grammar(compiler, offered) -> None:
+def test_none_and_no_tools_need_no_grammar(compiler: LLGuidanceCompiler, offered: tuple[Tool, ...]) -> None:
     assert compiler.tools(offered, Choice("none"), SMOLLM, parallel=True) is None
     assert compiler.tools((), AUTO, SMOLLM, parallel=True) is None
 
 
-def test_a_refused_token_leaves_the_state_as_it_was(compiler, offered, encode) -> None:
+def test_a_refused_token_leaves_the_state_as_it_was(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     state = grammar(compiler, offered, ANY)
     tokens = encode(CALL)
     for token in tokens:
@@ -172,7 +191,7 @@ def test_a_refused_token_leaves_the_state_as_it_was(compiler, offered, encode) -
     assert ends(state)
 
 
-def test_a_rollback_crosses_the_end(compiler, offered, encode) -> None:
+def test_a_rollback_crosses_the_end(compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode) -> None:
     for choice in (ANY, AUTO):
         state = grammar(compiler, offered, choice, parallel=False)
         tokens = [*encode(CALL), EOS]
@@ -189,7 +208,9 @@ def test_a_rollback_crosses_the_end(compiler, offered, encode) -> None:
             assert state.done
 
 
-def test_rolling_back_beyond_the_start_is_an_error_and_changes_nothing(compiler, offered, encode) -> None:
+def test_rolling_back_beyond_the_start_is_an_error_and_changes_nothing(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     state = grammar(compiler, offered, ANY)
     taken(state, encode("<tool_call>"))
     with pytest.raises(ValueError, match="cannot take back"):
@@ -198,7 +219,9 @@ def test_rolling_back_beyond_the_start_is_an_error_and_changes_nothing(compiler,
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_forks_and_rollbacks_equal_a_fresh_walk(compiler, offered, encode, seed: int) -> None:
+def test_forks_and_rollbacks_equal_a_fresh_walk(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode, seed: int
+) -> None:
     chance = random.Random(seed)
     tokens = encode(f"Hm. {CALL} and {CALL}")
     state, past = grammar(compiler, offered, AUTO), 0
@@ -222,7 +245,9 @@ def test_forks_and_rollbacks_equal_a_fresh_walk(compiler, offered, encode, seed:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_walks_under_the_mask_parse_and_validate(narrow, offered, decode, seed: int) -> None:
+def test_random_walks_under_the_mask_parse_and_validate(
+    narrow: LLGuidanceCompiler, offered: tuple[Tool, ...], decode: Callable[[list[int]], str], seed: int
+) -> None:
     chance = random.Random(seed)
     tool = chance.choice(offered)
     state = grammar(narrow, offered, Choice("named", tool.name), parallel=False)
@@ -236,7 +261,9 @@ def test_random_walks_under_the_mask_parse_and_validate(narrow, offered, decode,
     assert isinstance(verdict, Dispatch), (verdict, text)
 
 
-def test_strings_lists_and_numbers_without_a_limit_get_one_in_the_grammar(narrow, encode) -> None:
+def test_strings_lists_and_numbers_without_a_limit_get_one_in_the_grammar(
+    narrow: LLGuidanceCompiler, encode: Encode
+) -> None:
     tool = read_tool(
         {
             "name": "f",
@@ -262,20 +289,22 @@ def test_strings_lists_and_numbers_without_a_limit_get_one_in_the_grammar(narrow
         assert fits(state, encode(render_call(SMOLLM, "f", arguments))) is passes, arguments
 
 
-def test_unicode_escapes_and_markers_in_strings_pass(compiler, offered, encode) -> None:
+def test_unicode_escapes_and_markers_in_strings_pass(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     for city in ("你好啊集团", "São Paulo 🙂", 'a "b" \\ {c}', "</tool_call>", "line\nbreak"):
         text = json.dumps({"city": city}, ensure_ascii=False)
         assert fits(grammar(compiler, offered, ANY), encode(render_call(SMOLLM, "get_weather", text))), city
 
 
-def test_a_local_reference_is_followed(compiler, offered, encode) -> None:
+def test_a_local_reference_is_followed(compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode) -> None:
     rest = '"budget":1,"guests":2,"notes":null,"extra":{"k":1},"insured":true}'
     for leg, passes in (('{"from":"A","to":"B"}', True), ('{"from":"A"}', False)):
         call = render_call(SMOLLM, "book.trip", f'{{"legs":[{leg}],{rest}')
         assert fits(grammar(compiler, offered, ANY), encode(call)) is passes
 
 
-def test_what_cannot_be_enforced_is_said_or_refused(compiler, encode) -> None:
+def test_what_cannot_be_enforced_is_said_or_refused(compiler: LLGuidanceCompiler, encode: Encode) -> None:
     loose = read_tool(
         {
             "name": "f",
@@ -293,7 +322,7 @@ def test_what_cannot_be_enforced_is_said_or_refused(compiler, encode) -> None:
         compiler.tools((replace(loose, strict=True),), ANY, SMOLLM, parallel=False)
 
 
-def test_a_schema_nothing_fits_is_refused_rather_than_answered_with_nothing(compiler) -> None:
+def test_a_schema_nothing_fits_is_refused_rather_than_answered_with_nothing(compiler: LLGuidanceCompiler) -> None:
     nothing = read_tool(
         {
             "name": "f",
@@ -308,7 +337,9 @@ def test_a_schema_nothing_fits_is_refused_rather_than_answered_with_nothing(comp
         compiler.tools((nothing,), ANY, SMOLLM, parallel=False)
 
 
-def test_equal_content_is_compiled_once_and_shares_no_state(compiler, offered, encode) -> None:
+def test_equal_content_is_compiled_once_and_shares_no_state(
+    compiler: LLGuidanceCompiler, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     before = compiler._compile.cache_info()
     first, second = (grammar(compiler, offered, Choice("named", "now")) for _ in range(2))
     after = compiler._compile.cache_info()
@@ -318,8 +349,8 @@ def test_equal_content_is_compiled_once_and_shares_no_state(compiler, offered, e
     assert fits(second, encode(render_call(SMOLLM, "now", "{}")))
 
 
-def test_a_schema_grammar_is_one_value_and_the_end(compiler, encode) -> None:
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+def test_a_schema_grammar_is_one_value_and_the_end(compiler: LLGuidanceCompiler, encode: Encode) -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
     state = compiler.schema(schema)
     assert state.enforced == "full"
     assert taken(state, encode('{"ok": true')) == len(encode('{"ok": true'))
@@ -329,7 +360,9 @@ def test_a_schema_grammar_is_one_value_and_the_end(compiler, encode) -> None:
     assert state.done
 
 
-def test_a_marker_that_is_a_special_token_begins_a_call(tokenizer_json, offered, encode) -> None:
+def test_a_marker_that_is_a_special_token_begins_a_call(
+    tokenizer_json: str, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     """As in tokenizers that have one token for the marker; here a control token plays it."""
     compiler = LLGuidanceCompiler(tokenizer_json, eos=[EOS], vocab=VOCAB)
     dialect = replace(HERMES, begin="<|im_start|>", end="</tool_call>")
@@ -343,7 +376,9 @@ def test_a_marker_that_is_a_special_token_begins_a_call(tokenizer_json, offered,
     assert not state.accept(encode("Hello")[0])
 
 
-def test_more_rows_than_the_tokenizer_knows_and_several_end_tokens(tokenizer_json, offered, encode) -> None:
+def test_more_rows_than_the_tokenizer_knows_and_several_end_tokens(
+    tokenizer_json: str, offered: tuple[Tool, ...], encode: Encode
+) -> None:
     compiler = LLGuidanceCompiler(tokenizer_json, eos=[EOS, 0], vocab=VOCAB + 40)
     state = compiler.tools(offered, ANY, SMOLLM, parallel=False)
     assert state is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from sostenuto.tools import (
     read_tool,
     render_call,
 )
+from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
+
+Encode = Callable[[str], list[int]]
 
 pytestmark = pytest.mark.shared_data
 
@@ -44,12 +48,12 @@ def published() -> dict[str, Tool]:
     return tools
 
 
-def test_every_published_tool_is_read(published) -> None:
+def test_every_published_tool_is_read(published: dict[str, Any]) -> None:
     refused = {key: str(tool) for key, tool in published.items() if isinstance(tool, BadTool)}
     assert refused == {}
 
 
-def test_the_validator_agrees_with_every_label(published) -> None:
+def test_the_validator_agrees_with_every_label(published: dict[str, Tool]) -> None:
     checks = {key: Validator(tool.parameters) for key, tool in published.items()}
     wrong = [
         row
@@ -59,7 +63,9 @@ def test_the_validator_agrees_with_every_label(published) -> None:
     assert wrong == []
 
 
-def test_a_grammar_passes_nothing_that_is_invalid(published, compiler, encode) -> None:
+def test_a_grammar_passes_nothing_that_is_invalid(
+    published: dict[str, Tool], compiler: LLGuidanceCompiler, encode: Encode
+) -> None:
     calls: dict[str, list[dict[str, Any]]] = {}
     for row in rows("tool_calls.jsonl"):
         calls.setdefault(row["schema_id"], []).append(row)
@@ -67,11 +73,13 @@ def test_a_grammar_passes_nothing_that_is_invalid(published, compiler, encode) -
     for key, tool in published.items():
         try:
             fresh = compiler.tools([tool], Choice("any"), SMOLLM, parallel=False)
+            assert fresh is not None
         except GrammarRefused as error:
             refused.append((key, error.reason))
             continue
         for row in calls.get(key, ()):
-            order = {name: place for place, name in enumerate(tool.parameters.get("properties", {}))}
+            properties: Any = tool.parameters.get("properties", {})
+            order = {name: place for place, name in enumerate(properties)}
             arguments = dict(sorted(row["args"].items(), key=lambda item: order.get(item[0], 999)))
             tokens = encode(render_call(SMOLLM, tool.name, json.dumps(arguments, ensure_ascii=False)))
             state = fresh.fork()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sostenuto.tools import BadSchema, MalformedCall, Validator, check_schema, closed, loads
+from sostenuto.tools import BadSchema, Json, MalformedCall, Validator, check_schema, closed, loads
 from sostenuto.tools.bounds import Bounds, bounded
 from sostenuto.tools.patterns import why_unsafe
 
@@ -179,7 +179,7 @@ def test_plain_objects_are_closed_and_composed_ones_are_not() -> None:
     assert "additionalProperties" not in plain
     stated = {"properties": {}, "additionalProperties": True}
     assert closed(stated) == stated
-    composed = {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}
+    composed: dict[str, Json] = {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}
     assert Validator(closed(composed)).problems({"a": 1, "b": 2}) == ()
     refused = {"properties": {"a": {}}, "not": {"properties": {"a": {"const": 1}}, "required": ["a"]}}
     assert Validator(closed(refused)).problems({"a": 2}) == ()
@@ -190,7 +190,7 @@ def test_plain_objects_are_closed_and_composed_ones_are_not() -> None:
 
 
 def test_a_definition_is_closed_only_where_it_stands_alone() -> None:
-    leg = {"properties": {"x": {}}}
+    leg: dict[str, Json] = {"properties": {"x": {}}}
     alone = {"properties": {"l": {"$ref": "#/$defs/L"}}, "$defs": {"L": leg}}
     assert closed(alone)["$defs"]["L"]["additionalProperties"] is False
     also = {"allOf": [{"$ref": "#/$defs/L"}, {"properties": {"y": {}}}]}
@@ -213,7 +213,9 @@ def test_what_fits_the_bounded_schema_fits_the_schema(value: Any) -> None:
 
 
 def test_the_bounded_schema_still_takes_what_is_within_bounds() -> None:
-    for value in ({"s": "abcd"}, {"any": [None, "a"]}, {"l": [True]}):
+    within: list[Json] = [{"s": "abcd"}, {"any": [None, "a"]}, {"l": [True]}]
+    for value in within:
         assert TIGHTLY.problems(value) == ()
-    for value in ({"s": "abcde"}, {"any": [True] * 3}, {"l": [None] * 17}, {"l": [None] * 3}):
+    beyond: list[Json] = [{"s": "abcde"}, {"any": [True] * 3}, {"l": [None] * 17}, {"l": [None] * 3}]
+    for value in beyond:
         assert TIGHTLY.problems(value) != ()

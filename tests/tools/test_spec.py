@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sostenuto.tools import BadChoice, BadTool, Choice, read_choice, read_tool, read_tools
+from sostenuto.tools import BadChoice, BadTool, Choice, Json, read_choice, read_tool, read_tools
 
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
 
@@ -18,7 +18,8 @@ def test_both_forms_give_the_same_tool() -> None:
 
 
 def test_a_tool_without_parameters_takes_an_empty_object() -> None:
-    for parameters in (None, {}):
+    empty: tuple[dict[str, Json] | None, ...] = (None, {})
+    for parameters in empty:
         assert read_tool({"name": "now", "parameters": parameters}).parameters["type"] == "object"
 
 

@@ -57,9 +57,7 @@ class Model:
         network.set_attn_implementation(attention.NAME)
 
     @classmethod
-    def load(
-        cls, source: Source, *, dtype: str | None = None, device: str | None = None, page: int = PAGE
-    ) -> Model:
+    def load(cls, source: Source, *, dtype: str | None = None, device: str | None = None, page: int = PAGE) -> Model:
         """Load weights and tokenizer; dtype and device are what the hardware does well unless given.
 
         Raises ModelNotFound where transformers finds nothing, ModelUnsupported for what cannot run over pages.

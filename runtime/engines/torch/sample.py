@@ -16,6 +16,7 @@ import torch
 
 from ...sampling import Sampling
 
+
 @dataclass(frozen=True, slots=True)
 class Picked:
     """A token, its log probability under the model's own distribution, and the likeliest alternatives."""
