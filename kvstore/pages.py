@@ -52,7 +52,9 @@ class Pages:
             tensor[:, b : b + tokens] = tensor[:, a : a + tokens]
 
     def slots(self, table: Sequence[int], start: int, stop: int) -> torch.Tensor:
-        """Where positions `start..stop-1` of a sequence lie whose i-th page is `table[i]`: int64 [stop - start], on the CPU.
+        """Where positions `start..stop-1` of a sequence lie whose i-th page is `table[i]`.
+
+        int64 [stop - start], on the CPU.
 
         Raises IndexError where the table is too short for `stop`, or names a page that is not here.
         """

@@ -93,7 +93,7 @@ def test_a_policy_that_does_not_exist_is_refused_before_a_model_is_loaded() -> N
 
 def test_a_prompt_longer_than_the_pool_is_refused_with_the_numbers(host: Host) -> None:
     with smaller(host, 256) as small:
-        with pytest.raises(Refused, match="the pool has 16"):
+        with pytest.raises(Refused, match="the pool has 8"):
             ChatSostenuto(host=small).invoke("word " * 300)
         assert idle(small)
 

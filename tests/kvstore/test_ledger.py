@@ -12,6 +12,7 @@ from sostenuto.kvstore import (
     Branch,
     Cached,
     KVError,
+    Lease,
     Ledger,
     Match,
     NotHeld,
@@ -208,7 +209,7 @@ def snapshot(ledger: Ledger, tokens: list[int]) -> tuple[Snapshot, Branch]:
 def test_a_hold_survives_pressure_until_its_end_and_deletes_nothing_when_it_ends() -> None:
     ledger = Ledger(4, PAGE)
     frozen, branch = snapshot(ledger, list(range(8)))
-    lease = ledger.hold("a", frozen, until=5.0, budget=4)
+    lease: Lease = ledger.hold("a", frozen, until=5.0, budget=4)
     branch.close()
     assert (len(lease.pages), lease.asked, ledger.held) == (2, 2, 2)
     with pytest.raises(OutOfPages):

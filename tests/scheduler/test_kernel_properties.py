@@ -44,63 +44,78 @@ moves = st.lists(
 def test_the_books_balance_nothing_waits_for_ever_and_the_same_events_give_the_same_effects(
     policy: str, moves: list[tuple[str, int, int]]
 ) -> None:
-    events: list[tuple[Event, float]] = []
-
-    def play(stage: Stage) -> None:
-        running: dict[str, int] = {}
-        known: dict[str, tuple[str, int]] = {}
-        for number, (move, who, size) in enumerate(moves):
-            alive = sorted(known)
-            turn = alive[who % len(alive)] if alive else None
-            event: Event | None = None
-            if move == "arrive":
-                name = f"t{number}"
-                known[name] = (f"p{who}", size)
-                event = Arrived(TurnId(name), ProgramId(f"p{who}"), "main", ROOT, tuple(range(who, who + size)), 8)
-            elif move == "wait":
-                event = Tick()
-                stage.now += size
-            elif move == "close":
-                event = Closed(ProgramId(f"p{who}"))
-            elif turn is not None and move == "cancel":
-                event = Cancelled(TurnId(turn))
-                known.pop(turn)
-            elif turn is not None and turn in running:
-                if move == "step":
-                    event = Stepped((Progress(TurnId(turn), running[turn], (7,)),))
-                    running[turn] = 1
-                else:
-                    event = Paused(TurnId(turn), ("t",)) if move == "pause" else Finished(TurnId(turn))
-                    known.pop(turn)
-            if event is None:
-                continue
-            events.append((event, stage.now))
-            queue = list(stage.tell(event))
+    life = Life(policy)
+    for number, (move, who, size) in enumerate(moves):
+        event = life.next(number, move, who, size)
+        if event is not None:
+            life.tell(event)
             if isinstance(event, Stepped):
-                events.append((NeedRoom((event.progress[0].turn,)), stage.now))
-                queue += stage.tell(NeedRoom((event.progress[0].turn,)))
-            for effect in queue:
-                match effect:
-                    case Start(turn=name, reuse=reuse):
-                        running[name] = len(stage.kernel._turns[name].tokens) - reuse
-                    case Preempt(turn=name):
-                        running.pop(name)
-                    case Refuse(turn=name) | Stop(turn=name):
-                        known.pop(name, None)
-                        running.pop(name, None)
-                    case _:
-                        pass
-        # Everything that runs ends, time passes: whoever waits must have started, or been refused.
-        for _ in range(len(moves) + 1):
-            stage.tell(Tick(), after=1000.0)
-            for name in list(stage.kernel._running):
-                stage.tell(Finished(name))
-        assert stage.kernel.waiting == 0
-        assert stage.kernel.held == 0
-        stage.kernel.check()
+                life.tell(NeedRoom((event.progress[0].turn,)))
+    life.end()
+    again = Kernel(Ledger(8, PAGE, rank=named(policy).evict), named(policy))
+    effects = [effect for event, now in life.events for effect in again.handle(event, now)]
+    assert effects == life.stage.log
 
-    first = Stage(policy, room=8)
-    play(first)
-    second = Kernel(Ledger(8, PAGE, rank=named(policy).evict), named(policy))
-    again = [effect for event, now in events for effect in second.handle(event, now)]
-    assert again == first.log[: len(again)]
+
+class Life:
+    """What the world does to a kernel, and which turns run and are known by now."""
+
+    def __init__(self, policy: str) -> None:
+        self.stage = Stage(policy, room=8)
+        self.events: list[tuple[Event, float]] = []
+        self.known: set[str] = set()
+        self.missing: dict[str, int] = {}
+
+    def next(self, number: int, move: str, who: int, size: int) -> Event | None:
+        """The event of a move, if it makes sense now."""
+        alive = sorted(self.known)
+        turn = alive[who % len(alive)] if alive else ""
+        match move:
+            case "arrive":
+                self.known.add(f"t{number}")
+                tokens = tuple(range(who, who + size))
+                return Arrived(TurnId(f"t{number}"), ProgramId(f"p{who}"), "main", ROOT, tokens, 8)
+            case "wait":
+                self.stage.now += size
+                return Tick()
+            case "close":
+                return Closed(ProgramId(f"p{who}"))
+            case "cancel" if turn:
+                self.forget(turn)
+                return Cancelled(TurnId(turn))
+            case "step" if turn in self.missing:
+                computed, self.missing[turn] = self.missing[turn], 1
+                return Stepped((Progress(TurnId(turn), computed, (7,)),))
+            case "pause" | "finish" if turn in self.missing:
+                self.forget(turn)
+                return Paused(TurnId(turn), ("t",)) if move == "pause" else Finished(TurnId(turn))
+        return None
+
+    def tell(self, event: Event, *, after: float = 0.0) -> None:
+        effects = self.stage.tell(event, after=after)
+        self.events.append((event, self.stage.now))
+        for effect in effects:
+            match effect:
+                case Start(turn=name, reuse=reuse):
+                    self.missing[name] = len(self.stage.kernel._turns[name].tokens) - reuse
+                case Preempt(turn=name):
+                    del self.missing[name]
+                case Refuse(turn=name) | Stop(turn=name):
+                    self.forget(name)
+                case _:
+                    pass
+
+    def forget(self, name: str) -> None:
+        self.known.discard(name)
+        self.missing.pop(name, None)
+
+    def end(self) -> None:
+        """Everything that runs ends, time passes: whoever waits must start, or be refused."""
+        for _ in range(len(self.known) + 1):
+            self.tell(Tick(), after=1000.0)
+            for name in sorted(self.missing):
+                self.forget(name)
+                self.tell(Finished(TurnId(name)))
+        assert self.stage.kernel.waiting == 0
+        assert self.stage.kernel.held == 0
+        self.stage.kernel.check()

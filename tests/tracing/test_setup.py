@@ -12,12 +12,19 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from sostenuto.tracing import (
     BadTraceFile,
+    Facts,
     MissingExporter,
     ModelCall,
+    Open,
+    OtherProvider,
+    OTLPJsonFile,
+    TracingError,
+    Value,
     instrument,
     model_span,
     names,
@@ -169,3 +176,22 @@ def test_a_tree_shows_the_last_trace_and_marks_spans_whose_parent_is_elsewhere(s
     old = next(each for each in records if each.name == "old")
     assert render_tree(records, old.trace_id).startswith("old")
     assert render_tree(records, "0" * 32) == render_tree([]) == ""
+
+
+def test_a_provider_of_ones_own_may_write_the_same_file(tmp_path: Path) -> None:
+    exporter = OTLPJsonFile(tmp_path / "t.jsonl")
+    made = TracerProvider()
+    made.add_span_processor(SimpleSpanProcessor(exporter))
+    value: Value = 7
+    facts: Facts = {names.KV_HIT_TOKENS: value}
+    with model_span(ModelCall("m"), tracer=made.get_tracer("t")) as opened:
+        assert isinstance(opened, Open)
+        opened.set(facts)
+    made.shutdown()
+    (record,) = read_otlp_json(tmp_path / "t.jsonl")
+    assert record.attributes[names.KV_HIT_TOKENS] == 7
+
+
+@pytest.mark.parametrize("kind", [BadTraceFile, MissingExporter, OtherProvider])
+def test_one_class_catches_every_fault_of_tracing(kind: type[Exception]) -> None:
+    assert issubclass(kind, TracingError)
