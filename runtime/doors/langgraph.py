@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, BaseCallbackManager, CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -27,7 +27,8 @@ from ..shared import shared_host
 from ..ticket import Chunk, Facts
 from .langgraph_messages import KEY, digest_of, metadata_of, read_messages, usage_of, write_message
 from .langgraph_tools import ToolGuard, tool_node
-from .langgraph_wrap import branch_of, identified, lifecycle_of, program_of, tenant_of, wrap
+from .langgraph_whence import abegun, begun, identified, telling, whence
+from .langgraph_wrap import lifecycle_of, program_of, wrap
 
 __all__ = ["ChatSostenuto", "ToolGuard", "tool_node", "wrap"]
 
@@ -107,22 +108,34 @@ class ChatSostenuto(BaseChatModel):
         return self.bind(tools=specs, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls, **kwargs)
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
-        return super().invoke(input, identified(config), **kwargs)
+        told = identified(config)
+        with telling(told):
+            return super().invoke(input, told, **kwargs)
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        return await super().ainvoke(input, identified(config), **kwargs)
+        told = identified(config)
+        with telling(told):
+            return await super().ainvoke(input, told, **kwargs)
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
-        return super().stream(input, identified(config), **kwargs)
+        told = identified(config)
+        return begun(super().stream(input, told, **kwargs), told)
 
     def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
-        return super().astream(input, identified(config), **kwargs)
+        told = identified(config)
+        return abegun(super().astream(input, told, **kwargs), told)
+
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return super().stream_events(input, identified(config), **kwargs)
+
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return super().astream_events(input, identified(config), **kwargs)
 
     def _generate(
         self,
@@ -200,8 +213,7 @@ class _Call:
         given: Mapping[str, Any],
     ) -> None:
         self._host = _host_for(model, given)
-        self._manager = manager
-        self._metadata: dict[str, Any] = dict(manager.metadata) if manager is not None else {}
+        self._whence = whence(manager)
         self._sampling = _sampling(model, stop, given)
         tools = read_tools(given.get("tools") or ())
         schema = _schema(given.get("response_format"))
@@ -214,8 +226,8 @@ class _Call:
             schema=schema,
             sampling=self._sampling,
             program=self._program(messages),
-            branch=branch_of(self._metadata),
-            tenant=tenant_of(self._metadata),
+            branch=self._whence.branch,
+            tenant=self._whence.tenant,
             timeout=given.get("timeout", model.timeout),
         )
 
@@ -229,7 +241,7 @@ class _Call:
         call = ModelCall(
             self._host.engine.name,
             provider=KEY,
-            conversation=self._metadata.get("thread_id"),
+            conversation=self._whence.thread,
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -239,8 +251,7 @@ class _Call:
             stream=stream,
             output="json" if self._ask.schema is not None else "text",
         )
-        manager: Any = self._manager
-        with model_span(call, parent=parent_from(manager)) as opened:
+        with model_span(call, parent=parent_from(self._whence.manager)) as opened:
             yield opened
 
     def facts(self, facts: Facts) -> dict[str, Any]:
@@ -272,17 +283,15 @@ class _Call:
         return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))
 
     def _program(self, messages: Sequence[BaseMessage]) -> ProgramId:
-        lifecycle = lifecycle_of(_as_manager(self._manager))
-        tenant = tenant_of(self._metadata)
-        joined = lifecycle.join(self._manager.parent_run_id, self._host, tenant) if lifecycle and self._manager else None
+        whence, lifecycle = self._whence, lifecycle_of(self._whence.handlers)
+        joined = lifecycle.join(whence.above, self._host, whence.tenant) if lifecycle else None
         # Without a thread or a wrapped graph a conversation is known by what we said in it.
         said = (m.response_metadata.get(KEY) for m in reversed(messages) if isinstance(m, AIMessage))
         before = next((ours["program"] for ours in said if isinstance(ours, dict) and "program" in ours), None)
         if joined is not None:
             return joined
-        thread = self._metadata.get("thread_id")
-        if thread or before is None:
-            return program_of(tenant, str(thread or f"alone-{uuid4()}"))
+        if whence.thread or before is None:
+            return program_of(whence.tenant, whence.thread or f"alone-{uuid4()}")
         return ProgramId(before)
 
 
@@ -338,10 +347,6 @@ def _schema(wanted: Any) -> Mapping[str, Any] | None:
             return schema
         case {"type": "json_object"}:
             return {"type": "object"}
-    raise ValueError(f"response_format: found {wanted!r}; expected {{'type': 'json_schema', 'json_schema': {{'schema': ...}}}}")
-
-
-def _as_manager(manager: Any) -> BaseCallbackManager | None:
-    return manager  # type: ignore[no-any-return]  # run managers have handlers too, and no base in common
-
-
+    raise ValueError(
+        f"response_format: found {wanted!r}; expected {{'type': 'json_schema', 'json_schema': {{'schema': ...}}}}"
+    )

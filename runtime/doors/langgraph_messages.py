@@ -57,7 +57,9 @@ def read_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
             case ChatMessage(role=("system" | "user" | "assistant") as role):
                 read.append(Message(role, text))
             case _:
-                raise BadMessage(f"a {type(message).__name__} cannot be put before the model: use system, human, AI or tool")
+                raise BadMessage(
+                    f"a {type(message).__name__} cannot be put before the model: use system, human, AI or tool"
+                )
     return tuple(read)
 
 
@@ -136,5 +138,7 @@ def _text(message: BaseMessage) -> str:
         if kind == "text":
             parts.append(part if isinstance(part, str) else str(part["text"]))
         elif kind not in _LEFT_OUT:
-            raise BadMessage(f"the model reads text, and a message holds {kind!r}: leave it out or describe it in words")
+            raise BadMessage(
+                f"the model reads text, and a message holds {kind!r}: leave it out or describe it in words"
+            )
     return "".join(parts)

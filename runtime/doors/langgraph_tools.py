@@ -40,9 +40,7 @@ def tool_node(
     node = ToolNode(tools, name=name)
     guard = Guard(list(node.tools_by_name.values()), timeout=timeout, repairs=repairs)
     # ToolNode's own error handling is off: whatever a tool raises comes to the guard, which knows what to tell.
-    return ToolNode(
-        tools, name=name, handle_tool_errors=False, wrap_tool_call=guard.call, awrap_tool_call=guard.acall
-    )
+    return ToolNode(tools, name=name, handle_tool_errors=False, wrap_tool_call=guard.call, awrap_tool_call=guard.acall)
 
 
 class Guard:
@@ -66,9 +64,7 @@ class Guard:
         except Exception as error:  # a tool may raise anything: the model is told, the run goes on
             return _failed(request, error)
 
-    async def acall(
-        self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Result]]
-    ) -> Result:
+    async def acall(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Result]]) -> Result:
         """As `call`, for coroutines."""
         rejected = self._check(request)
         if rejected is not None:

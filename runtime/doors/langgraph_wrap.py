@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables import Runnable
 from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command, Send
@@ -42,9 +41,8 @@ def wrap(graph: AnyRunnable) -> AnyRunnable:
     return graph.with_config(callbacks=[Lifecycle(), GraphTracer()])  # type: ignore[return-value]
 
 
-def lifecycle_of(manager: BaseCallbackManager | None) -> Lifecycle | None:
-    """The handler that `wrap` put into a run, seen from inside the run."""
-    handlers = manager.handlers if manager is not None else []
+def lifecycle_of(handlers: Sequence[BaseCallbackHandler]) -> Lifecycle | None:
+    """The handler that `wrap` put into a run, among those of a call inside the run."""
     return next((handler for handler in handlers if isinstance(handler, Lifecycle)), None)
 
 
@@ -177,35 +175,6 @@ class Lifecycle(GraphCallbackHandler):
 def program_of(tenant: str, thread: str) -> ProgramId:
     """The identity under which a run's context is held."""
     return ProgramId(f"{tenant}/{thread}")
-
-
-def identified(config: RunnableConfig | None) -> RunnableConfig:
-    """The configuration of a model call, with tenant and thread among its metadata.
-
-    A graph puts the thread there, nobody the tenant: and who shares a name space may share context.
-    """
-    full = ensure_config(config)
-    given = full.get("configurable", {})
-    known = {key: given[key] for key in ("tenant", "thread_id") if given.get(key)}
-    return {**full, "metadata": {**known, **full.get("metadata", {})}}
-
-
-def tenant_of(metadata: dict[str, Any]) -> str:
-    """`configurable.tenant` of the call; `default` if it says nothing."""
-    return str(metadata.get("tenant") or "default")
-
-
-def branch_of(metadata: dict[str, Any]) -> str:
-    """Which line of conversation of its program a model call belongs to.
-
-    The checkpoint namespace without the last task's id, so that the same node's next step is the same branch, and
-    the index of a `Send`, so that siblings are not.
-    """
-    namespace = str(metadata.get("langgraph_checkpoint_ns") or metadata.get("langgraph_node") or "main")
-    *above, last = namespace.split("|")
-    branch = "|".join([*above, last.split(":")[0]])
-    path: Sequence[Any] = metadata.get("langgraph_path") or ()
-    return f"{branch}#{path[1]}" if len(path) > 1 and path[0] == "__pregel_push" else branch
 
 
 def _fan_out(outputs: Any) -> int:

@@ -66,12 +66,18 @@ def smaller(host: Host, pool_tokens: int, policy: str = "sostenuto") -> Host:
 
 
 def script(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Every next turn says the next of the texts that were handed to what this returns."""
     answers: deque[str] = deque()
+    speak(host, monkeypatch, lambda wanted: answers.popleft())
+    return lambda *texts: answers.extend(texts)
+
+
+def speak(host: Host, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Ask], str]) -> None:
+    """Every turn says what `answer` makes of it."""
 
     def ask(wanted: Ask) -> Answering:
-        forced = host.engine.tokenizer.encode(answers.popleft(), add_special_tokens=False)
+        forced = host.engine.tokenizer.encode(answer(wanted), add_special_tokens=False)
         tokens = host.render.tokens(wanted.messages, wanted.tools)
         return host.resume(wanted, tokens, forced=(*forced, host.engine.eos[0]))
 
     monkeypatch.setattr(host, "ask", ask)
-    return lambda *texts: answers.extend(texts)

@@ -56,7 +56,29 @@ def streamed_in_a_loop(agent: Any) -> Any:
     return asyncio.run(run())
 
 
-WAYS = pytest.mark.parametrize("run", [sync, in_a_loop, streamed, streamed_in_a_loop])
+def token_by_token(agent: Any) -> Any:
+    """The model streams then, and LangChain does not tell a streaming model in which run it is."""
+    return [told for mode, told in agent.stream(ASK, alone(), stream_mode=["messages", "values"]) if mode == "values"][
+        -1
+    ]
+
+
+def token_by_token_in_a_loop(agent: Any) -> Any:
+    async def run() -> Any:
+        both = agent.astream(ASK, alone(), stream_mode=["messages", "values"])
+        return [told async for mode, told in both if mode == "values"][-1]
+
+    return asyncio.run(run())
+
+
+WAYS = pytest.mark.parametrize(
+    "run", [sync, in_a_loop, streamed, streamed_in_a_loop, token_by_token, token_by_token_in_a_loop]
+)
+
+
+def ours(message: AIMessage) -> dict[str, Any]:
+    told: dict[str, Any] = message.response_metadata["sostenuto"]
+    return told
 
 
 def written_by_hand(model: Any, tools: ToolNode) -> Any:
@@ -88,6 +110,9 @@ def test_an_agent_computes_after_a_tool_only_what_is_new(
     say(said("get_weather", city="Tokyo"), "It is sunny.")
     agent = wrap(create_agent(model, [get_weather]))
     messages = run(agent)["messages"]
+    first, second = (ours(message)["program"] for message in messages if isinstance(message, AIMessage))
+    assert first == second
+    assert idle(model.served_by), "what was held is let go when the run ends"
     assert [type(message).__name__ for message in messages] == ["HumanMessage", "AIMessage", "ToolMessage", "AIMessage"]
     assert messages[-1].content == "It is sunny."
     assert_only_the_new_was_computed(messages)

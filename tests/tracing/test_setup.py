@@ -22,6 +22,7 @@ from sostenuto.tracing import (
     ModelCall,
     Open,
     OtherProvider,
+    Record,
     OTLPJsonFile,
     TracingError,
     Value,
@@ -188,6 +189,7 @@ def test_a_provider_of_ones_own_may_write_the_same_file(tmp_path: Path) -> None:
         assert isinstance(opened, Open)
         opened.set(facts)
     made.shutdown()
+    record: Record
     (record,) = read_otlp_json(tmp_path / "t.jsonl")
     assert record.attributes[names.KV_HIT_TOKENS] == 7
 
