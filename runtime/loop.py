@@ -65,8 +65,13 @@ class Request:
     tools_called: Callable[[str, End], tuple[str, ...]] = lambda text, reason: ()
     """Names of the tools that a finished answer calls: if there are any, the program pauses and will come back."""
     forced: tuple[int, ...] | None = None
+    """Said instead of an answer of the model's own; at least one token."""
     timeout: float | None = None
     """Seconds after which an answer is wanted no more, waiting for admission included."""
+
+    def __post_init__(self) -> None:
+        if self.forced == ():
+            raise ValueError("forced: found no token; give at least one, or None for an answer of the model's own")
 
 
 @dataclass(slots=True)

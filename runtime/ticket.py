@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .engines import End
@@ -81,8 +82,10 @@ class Ticket:
         with self._ready:
             self._chunks.append(chunk)
             self._ready.notify_all()
-            if self._waker is not None and not self._waker[0].is_closed():
-                self._waker[0].call_soon_threadsafe(self._waker[1].set)
+            if self._waker is not None:
+                # The reader's loop may be closed at any moment: then nobody is left to be woken.
+                with suppress(RuntimeError):
+                    self._waker[0].call_soon_threadsafe(self._waker[1].set)
 
     def __iter__(self) -> Iterator[Chunk]:
         """For threads. Leaving before the end cancels the turn."""
@@ -112,7 +115,8 @@ class Ticket:
                 else:
                     yield self._open(chunk)
         finally:
-            self._waker = None
+            with self._ready:
+                self._waker = None
             self.cancel()
 
     def _open(self, chunk: Chunk | BaseException) -> Chunk:

@@ -72,17 +72,21 @@ def agent(host: Host, gate: Any) -> Any:
 
 
 def test_a_crowd_of_coroutines_waiting_for_room_does_not_starve_the_tool_that_makes_it(small: Host) -> None:
-    crowd: list[asyncio.Task[AIMessage]] = []
+    async def run() -> tuple[Any, list[AIMessage]]:
+        held, come = asyncio.Event(), asyncio.Event()
 
-    async def gate(state: MessagesState) -> Any:
-        crowd.extend(asyncio.create_task(ChatSostenuto(host=small).ainvoke(LONG)) for _ in range(CROWD))
+        async def gate(state: MessagesState) -> Any:
+            held.set()
+            await come.wait()
+            return {}
+
+        first = asyncio.create_task(agent(small, gate).ainvoke({"messages": [("user", "look")]}))
+        await held.wait()
+        crowd = [asyncio.create_task(ChatSostenuto(host=small).ainvoke(LONG)) for _ in range(CROWD)]
         while not crowded(small):
             await asyncio.sleep(0)
-        return {}
-
-    async def run() -> tuple[Any, list[AIMessage]]:
-        ended = await agent(small, gate).ainvoke({"messages": [("user", "look")]})
-        return ended, await asyncio.gather(*crowd)
+        come.set()
+        return await first, list(await asyncio.gather(*crowd))
 
     ended, answers = asyncio.run(run())
     assert ended["messages"][-1].content == "Done."
