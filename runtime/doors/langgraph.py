@@ -26,7 +26,7 @@ from ..sampling import Sampling
 from ..shared import shared_host
 from ..ticket import Chunk, Facts
 from .langgraph_messages import KEY, digest_of, metadata_of, read_messages, usage_of, write_message
-from .langgraph_tools import ToolGuard, tool_node
+from .langgraph_tools import ToolGuard, once, tool_node
 from .langgraph_whence import abegun, begun, identified, telling, whence
 from .langgraph_wrap import lifecycle_of, program_of, wrap
 
@@ -102,7 +102,7 @@ class ChatSostenuto(BaseChatModel):
 
         `tool_choice`: "auto" (free text stays possible, a call once begun must be valid), "any", a name, "none".
         """
-        specs = [convert_to_openai_tool(tool) for tool in tools]
+        specs = once(convert_to_openai_tool(tool) for tool in tools)
         offered = read_tools(specs)
         read_choice(tool_choice, offered)
         return self.bind(tools=specs, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -141,6 +141,23 @@ class ToolGuard(AgentMiddleware):
         if key not in self._guards:
             self._guards[key] = Guard(tools, timeout=self._timeout, repairs=self._repairs)
         return self._guards[key]
+
+
+def once(specs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same tools without repetition: a class and its own schema are one tool. Titles make no difference."""
+    kept: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        kept.setdefault(json.dumps(_untitled(spec), sort_keys=True, default=str), spec)
+    return list(kept.values())
+
+
+def _untitled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_untitled(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    # A title is text; a property of that name is a schema.
+    return {key: _untitled(item) for key, item in value.items() if key != "title" or not isinstance(item, str)}
 
 
 def _ask_again(request: ModelRequest[Any], response: ModelResponse[Any]) -> ModelRequest[Any] | None:

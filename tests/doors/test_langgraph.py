@@ -199,7 +199,8 @@ async def test_cancelling_a_run_while_it_speaks_frees_everything(model: ChatSost
     spoken = asyncio.Event()
 
     async def run() -> None:
-        async for _ in agent.astream({"messages": [("user", "Tell me a long story.")]}, stream_mode="messages"):
+        asked: Any = {"messages": [("user", "Tell me a long story.")]}
+        async for _ in agent.astream(asked, stream_mode="messages"):
             spoken.set()
 
     task = asyncio.create_task(run())
@@ -211,14 +212,14 @@ async def test_cancelling_a_run_while_it_speaks_frees_everything(model: ChatSost
 
 
 async def test_a_stream_that_is_dropped_frees_everything(model: ChatSostenuto, host: Host) -> None:
-    stream = model.astream("Tell me a long story.", max_tokens=2000)
+    stream: Any = model.astream("Tell me a long story.", max_tokens=2000)
     await anext(stream)
     await stream.aclose()
     assert idle(host)
 
 
 def test_a_blocking_stream_that_is_dropped_frees_everything(model: ChatSostenuto, host: Host) -> None:
-    stream = model.stream("Tell me a long story.", max_tokens=2000)
+    stream: Any = model.stream("Tell me a long story.", max_tokens=2000)
     next(stream)
     stream.close()
     assert idle(host)

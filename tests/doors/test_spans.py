@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -127,10 +128,10 @@ def test_calls_of_the_model_tell_what_became_of_the_context(kept: Kept, agent: A
     undo = instrument(kept.provider)
     run(agent)
     undo()
-    told = [dict(span.attributes or {}) for span in kept.spans if span.name.startswith("chat ")]
+    told: list[dict[str, Any]] = [dict(span.attributes or {}) for span in kept.spans if span.name.startswith("chat ")]
     assert len({facts["sostenuto.program.id"] for facts in told}) == 1
     assert len({facts["sostenuto.turn.id"] for facts in told}) == 3
-    for before, after in zip(told, told[1:], strict=False):
+    for before, after in pairwise(told):
         known = before["gen_ai.usage.input_tokens"] + before["gen_ai.usage.output_tokens"] - 1
         assert after["sostenuto.kv.hit_tokens"] >= known
     for facts in told:
@@ -166,7 +167,8 @@ async def test_a_cancelled_run_leaves_no_span_open(kept: Kept, model: ChatSosten
     wordy = wrap(create_agent(model.model_copy(update={"max_tokens": 2000}), [add]))
 
     async def run() -> None:
-        async for _ in wordy.astream({"messages": [("user", "Tell me a story.")]}, stream_mode="messages"):
+        asked: Any = {"messages": [("user", "Tell me a story.")]}
+        async for _ in wordy.astream(asked, stream_mode="messages"):
             spoken.set()
 
     task = asyncio.create_task(run())
