@@ -54,7 +54,7 @@ def _at(ours: Model, theirs: Any, context: int, runs: int) -> None:
 
     def peer(count: int) -> None:
         theirs(torch.tensor([tokens[context : context + count]]), past_key_values=cache, logits_to_keep=1)
-        cache.crop(context)
+        cache.crop(-count)
 
     def mine(count: int) -> None:
         ours.forward([Piece(table, context, tokens[context : context + count], wants=True)], pages)

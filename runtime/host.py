@@ -31,6 +31,8 @@ class Ask:
     tools: tuple[Tool, ...] = ()
     choice: Choice = field(default_factory=lambda: Choice("auto"))
     parallel: bool = True
+    returns: bool = True
+    """Whether results of its calls will come; off, a call is an answer in a certain form, and nothing is held for it."""
     constrain: bool = True
     """Off: calls are parsed and checked, and nothing keeps the model from writing wrong ones."""
     schema: Mapping[str, Any] | None = None
@@ -173,7 +175,7 @@ class Host:
             tokens=tuple(tokens),
             sampling=ask.sampling,
             grammar=self._grammar(ask) if forced is None else None,
-            tools_called=tools_called if ask.tools else lambda text, reason: (),
+            tools_called=tools_called if ask.tools and ask.returns else lambda text, reason: (),
             forced=forced,
             timeout=ask.timeout,
         )

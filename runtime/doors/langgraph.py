@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ...scheduler import ProgramId
 from ...tools import ArgumentsDelta, CallBegun, Delta, TextDelta, read_choice, read_tools
@@ -26,6 +26,7 @@ from ..sampling import Sampling
 from ..shared import shared_host
 from ..ticket import Chunk, Facts
 from .langgraph_messages import KEY, digest_of, metadata_of, read_messages, usage_of, write_message
+from .langgraph_structured import structured
 from .langgraph_tools import ToolGuard, once, tool_node
 from .langgraph_whence import abegun, begun, identified, telling, whence
 from .langgraph_wrap import lifecycle_of, program_of, wrap
@@ -105,7 +106,26 @@ class ChatSostenuto(BaseChatModel):
         specs = once(convert_to_openai_tool(tool) for tool in tools)
         offered = read_tools(specs)
         read_choice(tool_choice, offered)
-        return self.bind(tools=specs, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls, **kwargs)
+        # So LangChain marks calls that are the answer itself: nobody runs them, and nobody comes back.
+        returns = "ls_structured_output_format" not in kwargs
+        given = {"tools": specs, "tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
+        return self.bind(**given, returns=returns, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Literal["function_calling", "json_schema", "json_mode"] = "function_calling",
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Answers as objects: by a call that must be made, or, for the other two methods, by an answer that is JSON.
+
+        Either way the grammar holds the model to `schema`, so `strict` changes nothing.
+        """
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        return structured(self, schema, raw=include_raw)
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         told = identified(config)
@@ -222,6 +242,7 @@ class _Call:
             tools=tools,
             choice=read_choice(given.get("tool_choice"), tools),
             parallel=bool(given.get("parallel_tool_calls", True)),
+            returns=bool(given.get("returns", True)),
             constrain=model.constrain,
             schema=schema,
             sampling=self._sampling,
