@@ -32,7 +32,7 @@ class Ask:
     choice: Choice = field(default_factory=lambda: Choice("auto"))
     parallel: bool = True
     returns: bool = True
-    """Whether results of its calls will come; off, a call is an answer in a certain form, and nothing is held for it."""
+    """Whether results of its calls will come; off, a call is the answer itself, and nothing is held for it."""
     constrain: bool = True
     """Off: calls are parsed and checked, and nothing keeps the model from writing wrong ones."""
     schema: Mapping[str, Any] | None = None
