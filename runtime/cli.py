@@ -38,11 +38,13 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--policy", default="sostenuto", choices=sorted(POLICIES), help="who schedules the live run")
     parser.add_argument(
-        "--pool-tokens", type=int, metavar="N", help="tokens that the pool holds (default: too few for all)"
+        "--pool-tokens", type=_positive, metavar="N", help="tokens that the pool holds (default: too few for all)"
     )
     parser.add_argument("--tasks", type=Path, metavar="FILE", help='questions, one {"id", "question"} per line')
-    parser.add_argument("--agents", type=int, default=8, metavar="N", help="agents at once (default: 8)")
-    parser.add_argument("--rounds", type=int, default=4, metavar="N", help="model calls per agent at most (default: 4)")
+    parser.add_argument("--agents", type=_positive, default=8, metavar="N", help="agents at once (default: 8)")
+    parser.add_argument(
+        "--rounds", type=_positive, default=4, metavar="N", help="model calls per agent at most (default: 4)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("sostenuto-demo"), metavar="DIR", help="where trace and journal go"
     )
@@ -74,7 +76,19 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_positive.__name__ = "positive number"  # argparse names it when it refuses a value
+
+
 def _replay(journal: Path) -> int:
+    if not journal.is_file():
+        raise ValueError(f"there is no journal {journal}: give the file that a run wrote")
     kernel, events = replay(journal)
     print(f"{journal}: {events} events gave the same effects | {kernel!r}")
     return 0

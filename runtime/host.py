@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from ..kvstore import root
 from ..scheduler import Closed, Event, ProgramId, named
-from ..tools import Call, Choice, Delta, Grammar, Outcome, Parser, TextDelta, Tool, dialect_for
+from ..tools import Call, Choice, Delta, Grammar, Outcome, Parser, Prose, TextDelta, Tool, dialect_for
 from ..tools.grammars.llguidance import LLGuidanceCompiler
 from .engines import End, Engine
 from .loop import Loop, Request
@@ -39,6 +39,9 @@ class Ask:
     """The whole answer must be JSON that fits this schema."""
     sampling: Sampling = field(default_factory=Sampling)
     program: str = ""
+    """Empty: a program of its own, that nobody tends."""
+    tended: bool = True
+    """Somebody will say when the program is over, with `Host.finish`; else its holds give way to whoever waits."""
     branch: str = "main"
     tenant: str = "default"
     timeout: float | None = None
@@ -66,7 +69,7 @@ class Answer:
 class Answering:
     """An answer while it comes: read `ticket` in the manner of your world, and feed each chunk to `take`."""
 
-    def __init__(self, ticket: Ticket, parser: Parser) -> None:
+    def __init__(self, ticket: Ticket, parser: Parser | Prose) -> None:
         self.ticket = ticket
         self.answer: Answer | None = None
         self._parser = parser
@@ -159,7 +162,9 @@ class Host:
         number = next(self._numbers)
         program = ask.program or f"alone-{uuid4()}"
 
-        def parser() -> Parser:
+        def parser() -> Parser | Prose:
+            if ask.choice.mode == "none":
+                return Prose()
             ids = count(1)
             return Parser(self.dialect, ask.tools, ids=lambda: f"call_{self._salt}{number}_{next(ids)}")
 
@@ -177,6 +182,7 @@ class Host:
             grammar=self._grammar(ask) if forced is None else None,
             tools_called=tools_called if ask.tools and ask.returns else lambda text, reason: (),
             forced=forced,
+            tended=bool(ask.program) and ask.tended,
             timeout=ask.timeout,
         )
         return Answering(self.loop.submit(request), parser())

@@ -66,6 +66,8 @@ class Request:
     """Names of the tools that a finished answer calls: if there are any, the program pauses and will come back."""
     forced: tuple[int, ...] | None = None
     """Said instead of an answer of the model's own; at least one token."""
+    tended: bool = True
+    """Somebody will say when the program is over (`Closed`)."""
     timeout: float | None = None
     """Seconds after which an answer is wanted no more, waiting for admission included."""
 
@@ -189,7 +191,10 @@ class Loop:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            future = self._loop.run_in_executor(self._compute, self.engine.run, step)
+            try:
+                future = self._loop.run_in_executor(self._compute, self.engine.run, step)
+            except RuntimeError:
+                break  # the interpreter is shutting down and takes no new work: whoever waits is told below
             await asyncio.wait([future])
             fault = future.exception()
             if self._broken:
@@ -223,7 +228,7 @@ class Loop:
             self._loop.call_later(request.timeout, self._finish, name, late)
         program, tokens = ProgramId(request.program), request.tokens
         limit = request.sampling.max_tokens
-        self._post(Arrived(name, program, request.branch, request.root, tokens, limit))
+        self._post(Arrived(name, program, request.branch, request.root, tokens, limit, request.tended))
 
     def _cancel(self, name: TurnId) -> None:
         # Whoever cancelled has left; another thread or coroutine may still be reading, and must not wait for ever.

@@ -29,6 +29,8 @@ class Arrived:
     """The root of its context's names, in hex: tenant, model, weights."""
     tokens: tuple[int, ...]
     max_tokens: int
+    tended: bool = True
+    """Somebody will say when its program is over, as a wrapped graph does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,7 @@ class Kernel:
             )
             return
         program = self._program(event.program)
+        program.tended = event.tended
         self._count += 1
         turn = Turn(event, program, list(event.tokens), self._count, self.now)
         self._turns[event.turn] = turn
@@ -250,11 +251,11 @@ class Kernel:
         idle = self.ledger.idle(match.pages)
         if self._in_the_making(turn, match.tokens(self.page)):
             return False
-        if not self.policy.admit(self, self._view(turn), pages + idle):
-            return False
         own = self._held_for(turn)
         # Who starts beside others leaves each of them a page to grow into, else they would preempt each other at once.
-        while pages + idle + self.running > self.available:
+        while pages + idle + self.running > self.available or not self.policy.admit(
+            self, self._view(turn), pages + idle
+        ):
             if not self._make_way(turn.program, keep=own):
                 return False
             match = self.ledger.match(root, known)

@@ -17,6 +17,8 @@ class Program:
     arrived: float
     number: int
     """Programs are numbered as they arrive; never two alike."""
+    tended: bool = True
+    """Somebody will say when it is over."""
     running: int = 0
     turns: int = 0
     """Turns it has started so far."""

@@ -23,7 +23,7 @@ from .errors import (
     compact,
 )
 from .grammar import Compiler, Grammar
-from .parse import ArgumentsDelta, CallBegun, Delta, Outcome, Parser, TextDelta, counted
+from .parse import ArgumentsDelta, CallBegun, Delta, Outcome, Parser, Prose, TextDelta, counted
 from .schema import Json, Validator, check_schema, closed, loads
 from .spec import Call, Choice, Tool, read_choice, read_tool, read_tools
 
@@ -49,6 +49,7 @@ __all__ = [
     "Outcome",
     "Parser",
     "Problem",
+    "Prose",
     "Reject",
     "TextDelta",
     "Tool",

@@ -57,6 +57,22 @@ class Outcome:
     problems: tuple[Problem, ...] = ()
 
 
+class Prose:
+    """Where no tool may be called, nothing is a call: an answer is text, whatever it looks like."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+
+    def feed(self, text: str) -> list[Delta]:
+        """What this piece of text adds."""
+        self._text.append(text)
+        return [TextDelta(text)] if text else []
+
+    def finish(self, truncated: bool) -> Outcome:
+        """The outcome: all of it, as text."""
+        return Outcome("truncated" if truncated else "text", "".join(self._text), ())
+
+
 class Parser:
     """Splits a streaming answer into text and calls.
 

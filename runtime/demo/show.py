@@ -15,6 +15,7 @@ from ...tracing import instrument, provider, read_otlp_json, render_tree
 from ..engines.torch.engine import TorchEngine
 from ..engines.torch.model import Model
 from ..engines.torch.weights import locate
+from ..errors import Refused
 from ..host import Host
 from .agents import Run, build, run_all
 from .tasks import Task, load_tasks
@@ -57,7 +58,10 @@ def show(options: Options) -> int:
         say("This model has 135M parameters: its constrained calls are valid, and often not wise. Try --model.\n")
     runs, wrong = _live(model, tasks, options, pool=pool, trace=trace, journal=journal)
     table(runs)
-    sweep = _compare(model, read_transcript(journal), pool)
+    transcript = read_transcript(journal)
+    if not transcript:
+        raise Refused(f"no agent could run in a pool of {pool} tokens: give it more with --pool-tokens")
+    sweep = _compare(model, transcript, pool)
     report = Report(runs, wrong, sweep, next(one for one in sweep if one.pool_tokens == pool), trace, journal)
     verdict(report)
     spans = read_otlp_json(trace)

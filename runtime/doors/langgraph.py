@@ -247,6 +247,7 @@ class _Call:
             schema=schema,
             sampling=self._sampling,
             program=self._program(messages),
+            tended=self._tended,
             branch=self._whence.branch,
             tenant=self._whence.tenant,
             timeout=given.get("timeout", model.timeout),
@@ -309,6 +310,7 @@ class _Call:
         # Without a thread or a wrapped graph a conversation is known by what we said in it.
         said = (m.response_metadata.get(KEY) for m in reversed(messages) if isinstance(m, AIMessage))
         before = next((ours["program"] for ours in said if isinstance(ours, dict) and "program" in ours), None)
+        self._tended = joined is not None
         if joined is not None:
             return joined
         if whence.thread or before is None:

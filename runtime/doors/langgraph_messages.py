@@ -69,7 +69,8 @@ def write_message(answer: Answer, *, model: str) -> AIMessage:
     content = outcome.text
     calls = [ToolCall(name=call.name, args=call.arguments, id=call.id, type="tool_call") for call in outcome.calls]
     invalid = []
-    if outcome.kind in ("malformed", "unknown_tool", "truncated") and outcome.problems:
+    # A call of an unknown tool is a call: whoever runs tools answers it. What could not be read is none.
+    if outcome.kind in ("malformed", "truncated") and outcome.problems:
         told = "; ".join(str(problem) for problem in outcome.problems)
         invalid.append(InvalidToolCall(name=None, args=answer.text, id=None, error=told, type="invalid_tool_call"))
     message = AIMessage(content=content, tool_calls=calls, invalid_tool_calls=invalid)

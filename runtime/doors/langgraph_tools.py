@@ -49,6 +49,8 @@ class Guard:
     def __init__(self, tools: Sequence[BaseTool], *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
         self._tools = read_tools(convert_to_openai_tool(tool) for tool in tools)
         self._validators = validators(self._tools)
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout: found {timeout}; expected seconds above 0, or None for no limit")
         self._timeout = timeout
         self._repairs = repairs
 
@@ -101,6 +103,8 @@ class ToolGuard(AgentMiddleware):
 
     def __init__(self, *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
         super().__init__()
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout: found {timeout}; expected seconds above 0, or None for no limit")
         self._timeout = timeout
         self._repairs = repairs
         self._guards: dict[tuple[str, ...], Guard] = {}

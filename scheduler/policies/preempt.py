@@ -11,8 +11,11 @@ def never_yields(world: World, holder: Program, wanting: Program) -> bool:
 
 
 def to_earlier(world: World, holder: Program, wanting: Program) -> bool:
-    """A program gives way to those that came before it, so that the oldest one always makes progress."""
-    return holder.number > wanting.number
+    """A program gives way to those that came before it, so that the oldest one always makes progress.
+
+    One that nobody tends gives way to all: whether it will ever come back is not known.
+    """
+    return not holder.tended or holder.number > wanting.number
 
 
 def latest(world: World, program: Program) -> tuple[float, ...]:

@@ -310,3 +310,11 @@ def test_a_policy_is_a_value_made_of_functions() -> None:
 def test_an_unknown_policy_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="forgetful, sostenuto"):
         named("lru")
+
+
+def test_a_hold_that_nobody_tends_gives_way_to_whoever_waits() -> None:
+    stage = Stage(room=6)
+    stage.tell(Arrived(TurnId("a1"), ProgramId("a"), "main", ROOT, tuple(range(12)), 4, tended=False))
+    stage.compute("a1", 12)
+    stage.pause("a1")
+    assert [type(effect) for effect in stage.arrive("b1", range(100, 116), program="b")] == [Release, Start]

@@ -19,6 +19,7 @@ from sostenuto.tools import (
     Delta,
     Outcome,
     Parser,
+    Prose,
     TextDelta,
     Tool,
     counted,
@@ -166,3 +167,11 @@ def test_a_call_of_an_unknown_tool_can_be_answered() -> None:
     assert outcome.kind == "unknown_tool"
     assert outcome.calls == (Call("t-0", "get_snow", {"a": 1}, '{"a": 1}'),)
     assert "get_snow" in outcome.problems[0].message
+
+
+def test_where_no_tool_may_be_called_nothing_is_a_call() -> None:
+    prose = Prose()
+    text = render_call(SMOLLM, "now", "{}")
+    assert prose.feed(text) == [TextDelta(text)]
+    assert prose.finish(truncated=False) == Outcome("text", text, ())
+    assert prose.finish(truncated=True).kind == "truncated"
