@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from ..kvstore import root
 from ..scheduler import Closed, Event, ProgramId, named
-from ..tools import Call, Choice, Delta, Grammar, Outcome, Parser, Prose, TextDelta, Tool, dialect_for
+from ..tools import Call, Delta, Grammar, Outcome, Parser, Prose, TextDelta, dialect_for
 from ..tools.grammars.llguidance import LLGuidanceCompiler
-from .engines import End, Engine
+from .ask import Ask
+from .engines import End, StepEngine
 from .loop import Loop, Request
-from .render import Message, Renderer
-from .sampling import Sampling
+from .render import Renderer
 from .ticket import Chunk, Facts, Piece, Ticket
 
 POOL_TOKENS = 16_384
 """Tokens the pool holds unless said otherwise: 360 MB with the packaged model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is wanted of the model: an answer to these messages."""
-
-    messages: tuple[Message, ...]
-    tools: tuple[Tool, ...] = ()
-    choice: Choice = field(default_factory=lambda: Choice("auto"))
-    parallel: bool = True
-    returns: bool = True
-    """Whether results of its calls will come; off, a call is the answer itself, and nothing is held for it."""
-    constrain: bool = True
-    """Off: calls are parsed and checked, and nothing keeps the model from writing wrong ones."""
-    schema: Mapping[str, Any] | None = None
-    """The whole answer must be JSON that fits this schema."""
-    sampling: Sampling = field(default_factory=Sampling)
-    program: str = ""
-    """Empty: a program of its own, that nobody tends."""
-    tended: bool = True
-    """Somebody will say when the program is over, with `Host.finish`; else its holds give way to whoever waits."""
-    branch: str = "main"
-    tenant: str = "default"
-    timeout: float | None = None
-    """Seconds the answer may take, waiting for admission included; then TooLate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +94,7 @@ class Host:
     `repr` shows the model and the schedule.
     """
 
-    def __init__(self, engine: Engine, *, policy: str = "sostenuto", journal: Path | None = None) -> None:
+    def __init__(self, engine: StepEngine, *, policy: str = "sostenuto", journal: Path | None = None) -> None:
         tokenizer = engine.tokenizer
         self.engine = engine
         self.dialect = dialect_for(engine.name, getattr(tokenizer, "chat_template", None))

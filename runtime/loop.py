@@ -44,7 +44,7 @@ from ..scheduler import (
     Wake,
 )
 from ..tools import Grammar
-from .engines import End, Engine, Job, Said
+from .engines import End, Job, Said, StepEngine
 from .errors import EngineFailed, HostClosed, Refused, TooLate
 from .journal import Journal
 from .sampling import Sampling
@@ -94,7 +94,7 @@ class _Turn:
 class Loop:
     """Turns in, chunks out. `policy` decides; `journal` gets every event. Close it, or use it in a `with`."""
 
-    def __init__(self, engine: Engine, policy: Policy, *, journal: Path | None = None) -> None:
+    def __init__(self, engine: StepEngine, policy: Policy, *, journal: Path | None = None) -> None:
         self.engine = engine
         self.kernel = Kernel(Ledger(engine.room, engine.page, rank=policy.evict), policy)
         self._journal = Journal(journal, self.kernel) if journal is not None else None

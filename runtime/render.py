@@ -9,29 +9,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ..tools import Call, Dialect, Tool, render_call, render_examples, render_result, render_tools
+from ..tools import Dialect, Tool, render_call, render_examples, render_result, render_tools
+from .ask import Message
 from .errors import BadMessage
-
-Role = Literal["system", "user", "assistant", "tool"]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a conversation."""
-
-    role: Role
-    text: str
-    calls: tuple[Call, ...] = ()
-    """What an assistant called; its text stands before them."""
-    tokens: tuple[int, ...] = ()
-    """The ids an assistant's answer was sampled as, if we sampled it."""
-    tool: str = ""
-    """The tool whose result this is."""
-    call: str = ""
-    """The call that it answers."""
 
 
 class Renderer:

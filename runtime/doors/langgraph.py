@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from ...scheduler import ProgramId
 from ...tools import ArgumentsDelta, CallBegun, Delta, TextDelta, read_choice, read_tools
 from ...tracing import ModelCall, Open, model_span, names, parent_from
-from ..host import Answering, Ask, Host
+from ..ask import Ask
+from ..host import Answering, Host
 from ..sampling import Sampling
 from ..shared import shared_host
 from ..ticket import Chunk, Facts

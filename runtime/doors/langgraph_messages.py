@@ -20,9 +20,9 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
 from ...tools import Call
+from ..ask import Message
 from ..errors import BadMessage
 from ..host import Answer
-from ..render import Message
 from ..ticket import Facts
 
 KEY = "sostenuto"

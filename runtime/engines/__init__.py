@@ -1,21 +1,49 @@
-"""What an engine must do, and what passes between it and the loop.
+"""What an engine must do, what it may say it cannot, and what passes between it and the loop.
 
-An engine here runs on the step clock: the loop tells it which turns run and on which pages, asks it to plan a step,
-lets it run the step on the compute thread, and reports what came of it to the kernel.
+An engine runs on one of two clocks. On the step clock (the embedded engine) the loop tells it which turns run and on
+which pages, lets it compute a step on the compute thread, and reports to the kernel what came of it. On the turn
+clock (an engine behind a server) a turn is a request: it runs from its start to its end, and the books that the kernel
+keeps of its cache are a belief.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ...scheduler import Grow, Start, TurnId
 from ...tools import Grammar
+from ..ask import Ask
 from ..sampling import Sampling
 
-End = Literal["stop", "length"]
-"""Why an answer ended: the model or a stop string said so, or there was no more room or no more to be said."""
+End = Literal["stop", "length", "abort"]
+"""Why an answer ended: the model or a stop string said so; there was no more room or no more to be said; or somebody
+broke it off and keeps what was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can honour. What it cannot it is never asked for: whoever wants it gets Unable."""
+
+    tokens: bool = False
+    """Takes and gives token ids; else messages go in and text comes out."""
+    cached: bool = False
+    """Tells how much of a prompt it found in its cache."""
+    hold: bool = False
+    """Keeps a paused context until it is released, or its time is over."""
+    fork: bool = False
+    """Contexts can be marked, forked and rolled back to, and share what they have in common."""
+    resume: bool = False
+    """Goes on with an answer that was broken off, draws and grammar included."""
+    mask: bool = False
+    """Our grammar decides at every token which may come."""
+    logprobs: bool = False
+    """Tells how likely each token was."""
+    preempt: bool = False
+    """A running turn can be taken out and goes on later."""
+    weights: bool = False
+    """Takes new weights while it runs."""
 
 
 @dataclass(slots=True)
@@ -26,12 +54,30 @@ class Job:
     tokens: list[int]
     """The prompt, then what was said; the first `computed` have keys and values in `pages`."""
     prompt: int
+    """Tokens before the answer; behind them stands what an answer that goes on has said so far."""
     sampling: Sampling
     grammar: Grammar | None = None
     forced: tuple[int, ...] | None = None
     """Say these instead of sampling: a recorded answer is replayed."""
+    ask: Ask | None = None
+    """What was asked, for engines that take messages or render a grammar of their own."""
+    key: str = ""
+    """Under which the context that this turn leaves may be held."""
+    salt: str = ""
+    """Contexts of different salts share nothing: the root of the context's names, in hex."""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """Headers that carry the trace on (W3C Trace Context), for engines behind a network."""
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a server counted; None where it does not say."""
+
+    prompt: int | None = None
+    cached: int | None = None
+    said: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +86,30 @@ class Said:
 
     turn: TurnId
     computed: int
-    """Rows of this turn that entered the forward pass."""
+    """Rows of this turn that entered the forward pass; 0 where an engine does not say."""
     token: int | None = None
     text: str = ""
     """Text that became final with this token; a token may end inside a character and a stop string may be near."""
     logprob: float = 0.0
+    """Under the model's own distribution."""
+    drawn: float = 0.0
+    """Under the one it was drawn from: penalties, grammar and temperature applied, before anything is cut off."""
+    tempered: float = 0.0
+    """Under the model's own distribution at the sampling temperature: what a policy gradient compares."""
+    forced: bool = False
+    """It was the only one that might come."""
+    version: int = 0
+    """Of the weights that said it."""
     top: tuple[tuple[int, float], ...] = ()
     end: End | None = None
+    usage: Usage | None = None
 
 
 class Engine(Protocol):
-    """What the loop needs of an embedded engine. All but `run` are called on the loop's own thread."""
+    """What the host needs of any engine."""
 
+    @property
+    def can(self) -> Capabilities: ...
     @property
     def name(self) -> str: ...
     @property
@@ -60,11 +118,23 @@ class Engine(Protocol):
         ...
 
     @property
-    def page(self) -> int: ...
+    def page(self) -> int:
+        """Tokens of a page."""
+        ...
+
     @property
     def room(self) -> int:
-        """Pages of the pool."""
+        """Pages of the pool; without token ids a turn takes one page, and this is how many may run at once."""
         ...
+
+    @property
+    def longest(self) -> int:
+        """The longest context the model takes, in tokens."""
+        ...
+
+
+class Speaker(Protocol):
+    """What an engine that takes token ids lets others know of its vocabulary."""
 
     @property
     def eos(self) -> tuple[int, ...]:
@@ -77,17 +147,17 @@ class Engine(Protocol):
         ...
 
     @property
-    def longest(self) -> int:
-        """The longest context the model takes, in tokens."""
-        ...
+    def tokenizer(self) -> Any: ...
+
+
+class StepEngine(Engine, Speaker, Protocol):
+    """An engine on the step clock. All but `run` are called on the loop's own thread."""
 
     @property
     def rows(self) -> int:
         """Tokens that have entered the forward pass so far, counted where they enter."""
         ...
 
-    @property
-    def tokenizer(self) -> Any: ...
     def start(self, job: Job, effect: Start) -> None:
         """Put a turn into the batch."""
         ...
@@ -116,3 +186,24 @@ class Engine(Protocol):
     def settle(self, said: Sequence[Said]) -> None:
         """Take over what a step did."""
         ...
+
+
+class TurnEngine(Engine, Protocol):
+    """An engine on the turn clock; everything runs in the loop's own event loop and must not block it."""
+
+    def say(self, job: Job) -> AsyncIterator[Said]:
+        """The answer as it comes; the last has an `end`. Closing the iterator gives the request up.
+
+        Raises EngineFailed when the server dies or refuses, with what it said.
+        """
+        ...
+
+    async def hold(self, key: str, seconds: float) -> None:
+        """Keep the context that the last turn of this key left for so long from now."""
+        ...
+
+    async def release(self, key: str) -> None:
+        """Keep it no longer; unknown keys are ignored."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from sostenuto.runtime.ask import Ask
 from sostenuto.runtime.doors.langgraph import ChatSostenuto
 from sostenuto.runtime.engines.torch.engine import TorchEngine
-from sostenuto.runtime.host import Answering, Ask, Host
+from sostenuto.runtime.host import Answering, Host
 from sostenuto.scheduler import Effect, Event
 
 Say = Callable[..., None]

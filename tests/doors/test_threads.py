@@ -14,8 +14,9 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
+from sostenuto.runtime.ask import Ask
 from sostenuto.runtime.doors.langgraph import ChatSostenuto, wrap
-from sostenuto.runtime.host import Ask, Host
+from sostenuto.runtime.host import Host
 
 from .conftest import idle, said, smaller, speak
 

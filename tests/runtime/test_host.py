@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from sostenuto.runtime.ask import Ask, Message
 from sostenuto.runtime.engines.torch.engine import TorchEngine
-from sostenuto.runtime.host import Ask, Host
-from sostenuto.runtime.render import Message
+from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.scheduler import Preempt
 

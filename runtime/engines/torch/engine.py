@@ -12,7 +12,7 @@ from ....kvstore import Copy
 from ....kvstore.pages import Pages
 from ....scheduler import Demand, Grow, Start, TurnId, compose
 from ...detokenize import Detokenizer
-from .. import Job, Said
+from .. import Capabilities, Job, Said
 from .model import Model, Piece
 from .sample import Picked, Sampler
 
@@ -42,6 +42,18 @@ class _Line:
 
 class TorchEngine:
     """A transformers model over a pool of pages, stepping a batch of turns."""
+
+    can = Capabilities(
+        tokens=True,
+        cached=True,
+        hold=True,
+        fork=True,
+        resume=True,
+        mask=True,
+        logprobs=True,
+        preempt=True,
+        weights=True,
+    )
 
     def __init__(self, model: Model, *, pool_tokens: int, chunk: int = CHUNK) -> None:
         if pool_tokens < model.shape.page:
