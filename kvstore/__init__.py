@@ -8,7 +8,7 @@ was lost is computed again.
 from __future__ import annotations
 
 from .branch import Branch, Copy, Growth
-from .errors import BrokenBooks, KVError, NotAnAncestor, NotHeld, OutOfPages, StillInUse
+from .errors import BrokenBooks, KVError, NotAnAncestor, NotHeld, OutOfPages
 from .hashes import BlockHash, chain, name, root
 from .ledger import Cached, Ledger, Match, Rank, oldest_first
 from .shape import Shape
@@ -32,7 +32,6 @@ __all__ = [
     "Rank",
     "Shape",
     "Snapshot",
-    "StillInUse",
     "chain",
     "name",
     "oldest_first",

@@ -4,7 +4,6 @@ KVError
 ├── OutOfPages      more pages were asked for than are free or may be evicted
 ├── NotHeld         a page was given back more often than it was taken
 ├── NotAnAncestor   a branch was asked to roll back to where it never was
-├── StillInUse      the books were to be emptied while somebody holds pages
 └── BrokenBooks     an invariant does not hold: a defect of ours
 """
 
@@ -33,10 +32,6 @@ class NotHeld(KVError):
 
 class NotAnAncestor(KVError, ValueError):
     """A rollback names a place that is not behind the branch."""
-
-
-class StillInUse(KVError):
-    """The books cannot be emptied while pages are held."""
 
 
 class BrokenBooks(KVError, AssertionError):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from . import hashes
-from .errors import BrokenBooks, NotHeld, OutOfPages, StillInUse
+from .errors import BrokenBooks, NotHeld, OutOfPages
 from .hashes import BlockHash
 from .index import Content, Index
 from .snapshot import Lease, PageId, Snapshot
@@ -286,18 +286,18 @@ class Ledger:
 
     # -- the whole
 
-    def reset(self) -> None:
-        """Forget all content. Raises StillInUse, and changes nothing, while anybody holds a page."""
-        taken = sum(1 for page in self._pages if page.refs)
-        if taken:
-            raise StillInUse(f"{taken} of {self.room} pages are held: end their turns and leases first")
+    def clear(self) -> int:
+        """Forget what nobody holds; returns how many pages became free. What is held stays and can be found."""
+        count = 0
         for number, page in enumerate(self._pages):
-            if self._index.get(number) is not None:
+            if page.refs == 0 and self._index.get(number) is not None:
                 self._index.forget(number)
                 page.stamp += 1
                 self._free.append(number)
+                count += 1
         self._cached = 0
         self._heap.clear()
+        return count
 
     def check(self, holders: Iterable[Iterable[PageId]] = ()) -> None:
         """Raise BrokenBooks unless every invariant holds; `holders` are all holders' pages besides the leases."""

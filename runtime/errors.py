@@ -7,9 +7,17 @@ SostenutoError
 ├── Refused             a turn that can never run, with the reason
 ├── TooLate             an answer that took longer than it may
 ├── EngineFailed        a step of the engine failed; its turns are lost
+├── Unable              something that this engine cannot do
+├── Busy                something that cannot be done while turns run
+├── UnknownMark         no mark of this name
+├── ForeignMark         a mark of another model or tenant
+├── ForkAlive           a rollback behind a place from which forks live
 ├── HostClosed          the host was closed, before or during a turn
 ├── RepairsSpent        too many tool calls in a row were rejected
 ├── BadMessage          a message that cannot be put before the model
+├── BadRequest          a request to the server whose fields are not as they must be
+├── BadRollout          a rollout whose tokens and numbers do not belong together
+├── TrainerUnsupported  a trainer whose weights or settings a rollout cannot follow
 └── BrokenJournal       a journal that cannot be read
 """
 
@@ -56,5 +64,43 @@ class BadMessage(SostenutoError, ValueError):
     """A message that cannot be put before the model."""
 
 
+class BadRequest(SostenutoError, ValueError):
+    """A request to the server whose `field` is not as it must be; an empty one is the request as a whole."""
+
+    def __init__(self, field: str, found: object, expected: str) -> None:
+        shown = repr(found)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        super().__init__(f"{field or 'the body'}: found {shown}; expected {expected}")
+        self.field = field
+
+
 class BrokenJournal(SostenutoError, ValueError):
     """A journal that cannot be read."""
+
+
+class BadRollout(SostenutoError, ValueError):
+    """A rollout whose tokens and numbers do not belong together."""
+
+
+class TrainerUnsupported(SostenutoError):
+    """A trainer whose weights or settings a rollout cannot follow."""
+
+
+class Unable(SostenutoError):
+    """Something that this engine cannot do."""
+
+
+class Busy(SostenutoError):
+    """Something that cannot be done while turns run."""
+
+
+class UnknownMark(SostenutoError, LookupError):
+    """No mark of this name."""
+
+
+class ForeignMark(SostenutoError, ValueError):
+    """A mark of another model or tenant."""
+
+
+class ForkAlive(SostenutoError):
+    """A rollback behind a place from which forks live."""

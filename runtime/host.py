@@ -2,90 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
-from ..kvstore import root
-from ..scheduler import Closed, Event, ProgramId, named
-from ..tools import Call, Delta, Grammar, Outcome, Parser, Prose, TextDelta, dialect_for
-from ..tools.grammars.llguidance import LLGuidanceCompiler
+from ..scheduler import Closed, Event, KvPolicy, ProgramId, named
+from ..tools import HERMES, Parser, Prose
+from ..tracing import trace_headers
+from .answer import Answering
 from .ask import Ask
-from .engines import End, StepEngine
-from .loop import Loop, Request
+from .engines import End, Speaker, StepEngine, TurnEngine
+from .errors import Unable
+from .loop import Loop, Running
 from .render import Renderer
-from .ticket import Chunk, Facts, Piece, Ticket
+from .request import Request
+from .voice import Voice
 
 POOL_TOKENS = 16_384
 """Tokens the pool holds unless said otherwise: 360 MB with the packaged model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of it."""
-
-    outcome: Outcome
-    text: str
-    """All of it as the model wrote it, calls included."""
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    top: tuple[tuple[tuple[int, float], ...], ...]
-    reason: End
-    facts: Facts
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        return self.outcome.calls
-
-
-class Answering:
-    """An answer while it comes: read `ticket` in the manner of your world, and feed each chunk to `take`."""
-
-    def __init__(self, ticket: Ticket, parser: Parser | Prose) -> None:
-        self.ticket = ticket
-        self.answer: Answer | None = None
-        self._parser = parser
-        self._pieces: list[Piece] = []
-        self._out = 0  # characters of text outside of calls that went out
-
-    def take(self, chunk: Chunk) -> list[Delta]:
-        """What the chunk adds, in the vocabulary of tool calls; after the last one `answer` is there."""
-        if isinstance(chunk, Piece):
-            self._pieces.append(chunk)
-            deltas = self._parser.feed(chunk.text)
-            self._out += sum(len(delta.text) for delta in deltas if isinstance(delta, TextDelta))
-            return deltas
-        outcome = self._parser.finish(truncated=chunk.reason == "length")
-        pieces = self._pieces
-        self.answer = Answer(
-            outcome=outcome,
-            text="".join(piece.text for piece in pieces),
-            tokens=tuple(piece.token for piece in pieces),
-            logprobs=tuple(piece.logprob for piece in pieces),
-            top=tuple(piece.top for piece in pieces),
-            reason=chunk.reason,
-            facts=chunk.facts,
-        )
-        rest = outcome.text[self._out :]  # held back as the possible beginning of a call
-        return [TextDelta(rest)] if rest else []
-
-    def wait(self) -> Answer:
-        """Read to the end on this thread."""
-        for chunk in self.ticket:
-            self.take(chunk)
-        return self._done()
-
-    async def arrive(self) -> Answer:
-        """Read to the end in this coroutine."""
-        async for chunk in self.ticket:
-            self.take(chunk)
-        return self._done()
-
-    def _done(self) -> Answer:
-        assert self.answer is not None  # a ticket ends with `Ended` or raises
-        return self.answer
 
 
 class Host:
@@ -94,12 +30,14 @@ class Host:
     `repr` shows the model and the schedule.
     """
 
-    def __init__(self, engine: StepEngine, *, policy: str = "sostenuto", journal: Path | None = None) -> None:
-        tokenizer = engine.tokenizer
+    def __init__(
+        self, engine: StepEngine | TurnEngine, *, policy: str = "sostenuto", journal: Path | None = None
+    ) -> None:
         self.engine = engine
-        self.dialect = dialect_for(engine.name, getattr(tokenizer, "chat_template", None))
-        self.render = Renderer(tokenizer, self.dialect, engine.eos)
-        self.compiler = LLGuidanceCompiler(tokenizer.backend_tokenizer.to_str(), eos=engine.eos, vocab=engine.vocab)
+        self.can = engine.can
+        # What takes messages is spoken to in messages, and its calls come in the plainest of the dialects.
+        self._voice = Voice(cast(Speaker, engine), engine.name) if engine.can.tokens else None
+        self.dialect = self._voice.dialect if self._voice is not None else HERMES
         self.loop = Loop(engine, named(policy), journal=journal)
         self._numbers = count(1)
 
@@ -126,15 +64,33 @@ class Host:
         engine = TorchEngine(Model.load(locate(model), dtype=dtype), pool_tokens=pool_tokens)
         return cls(engine, policy=policy, journal=journal)
 
+    @property
+    def voice(self) -> Voice:
+        """How the model speaks. Raises Unable for an engine that takes no token ids."""
+        if self._voice is None:
+            raise Unable(f"{self.engine.name} takes messages and gives text: its tokens are not ours to choose")
+        return self._voice
+
+    @property
+    def render(self) -> Renderer:
+        """Messages to tokens. Raises Unable as `voice` does."""
+        return self.voice.render
+
     def ask(self, ask: Ask) -> Answering:
         """Hand a question in; returns at once."""
-        tokens = self.render.tokens(ask.messages, ask.tools)
-        return self.resume(ask, tokens)
+        return self.resume(ask, self.render.tokens(ask.messages, ask.tools) if self.can.tokens else ())
 
-    def resume(self, ask: Ask, tokens: Sequence[int], *, forced: tuple[int, ...] | None = None) -> Answering:
-        """As `ask`, with the prompt given as tokens; `forced` is said instead of an answer of the model's own."""
+    def resume(
+        self, ask: Ask, tokens: Sequence[int], *, said: int = 0, forced: tuple[int, ...] | None = None
+    ) -> Answering:
+        """As `ask`, with the prompt given as tokens, the last `said` of which are the answer's own beginning.
+
+        `forced` is said instead of an answer of the model's own. Raises Unable for what the engine cannot do.
+        """
+        if (said or forced) and not self.can.resume:
+            raise Unable(f"{self.engine.name} cannot go on with an answer that was begun: ask anew")
         number = next(self._numbers)
-        program = ask.program or f"alone-{uuid4()}"
+        begun = tuple(tokens[len(tokens) - said :])
 
         def parser() -> Parser | Prose:
             if ask.choice.mode == "none":
@@ -142,28 +98,33 @@ class Host:
             ids = count(1)
             return Parser(self.dialect, ask.tools, ids=lambda: f"call_{self._salt}{number}_{next(ids)}")
 
+        before = self.voice.spell(begun, ask.sampling.stop) if begun else ""
+
         def tools_called(text: str, reason: End) -> tuple[str, ...]:
             reader = parser()
-            reader.feed(text)
-            return tuple(call.name for call in reader.finish(truncated=reason == "length").calls)
+            reader.feed(before + text)
+            return tuple(call.name for call in reader.finish(truncated=reason != "stop").calls)
 
         request = Request(
-            program=program,
+            program=ask.program or f"alone-{uuid4()}",
             branch=ask.branch,
-            root=self.root(ask.tenant),
             tokens=tuple(tokens),
             sampling=ask.sampling,
-            grammar=self._grammar(ask) if forced is None else None,
+            tenant=ask.tenant,
+            said=said,
+            grammar=self.voice.grammar(ask, begun) if self.can.mask and forced is None else None,
             tools_called=tools_called if ask.tools and ask.returns else lambda text, reason: (),
             forced=forced,
             tended=bool(ask.program) and ask.tended,
             timeout=ask.timeout,
+            ask=ask,
+            trace=trace_headers(),
         )
-        return Answering(self.loop.submit(request), parser())
+        return Answering(self.loop.submit(request), parser(), before=before)
 
     def root(self, tenant: str = "default") -> str:
-        """The root of a tenant's context names, in hex."""
-        return root(model=self.engine.fingerprint, tenant=tenant).hex()
+        """The root of a tenant's context names under the present weights, in hex."""
+        return self.loop.root(tenant)
 
     def tell(self, event: Event) -> None:
         """Report what happened to a program outside the model."""
@@ -172,6 +133,33 @@ class Host:
     def finish(self, program: str, why: str = "finished") -> None:
         """A program is over: what it holds is let go at once."""
         self.loop.tell(Closed(ProgramId(program), why))
+
+    def abort(self, program: str | None = None) -> int:
+        """End every turn, or those of one program, where they stand; returns how many that was.
+
+        Their answers come with the reason `abort` and all that was said, and a session can go on with them.
+        """
+        return self.loop.abort(program)
+
+    def update_weights(
+        self,
+        tensors: Iterable[tuple[str, Any]],
+        *,
+        version: int | None = None,
+        kv: KvPolicy = "salt",
+        running: Running = "refuse",
+    ) -> int:
+        """Overwrite weights by name between two steps; returns the version, one more than before unless given.
+
+        `kv` says what becomes of contexts: `salt` (whoever comes computes anew, whoever runs keeps its own),
+        `drop` (and what nobody uses is freed), `recompute` (and whoever runs computes anew), `keep` (they are used
+        on). `running` says what becomes of turns on their way: the update is refused, they are kept, or aborted.
+        Raises Unable, Busy, and ValueError, with nothing changed, for weights that do not fit.
+        """
+        version = self.loop.weights + 1 if version is None else version
+        given = dict(tensors)
+        self.loop.update(lambda: self._load(given, version), version, kv=kv, running=running).result()
+        return version
 
     def close(self) -> None:
         """End the threads; turns on their way get HostClosed. Closing twice is harmless."""
@@ -188,9 +176,6 @@ class Host:
 
     _salt = uuid4().hex[:6]
 
-    def _grammar(self, ask: Ask) -> Grammar | None:
-        if ask.schema is not None:
-            return self.compiler.schema(ask.schema)
-        if not ask.constrain or not ask.tools:
-            return None
-        return self.compiler.tools(ask.tools, ask.choice, self.dialect, parallel=ask.parallel)
+    def _load(self, tensors: Mapping[str, Any], version: int) -> None:
+        assert isinstance(self.engine, StepEngine)  # others say that they cannot
+        self.engine.load(tensors, version)

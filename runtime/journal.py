@@ -23,20 +23,23 @@ from ..scheduler import (
     Forking,
     Interrupted,
     Kernel,
+    Marked,
     NeedRoom,
     NotTheSame,
     Paused,
     Progress,
+    Reweighted,
     Stepped,
     Tick,
     ToolEnded,
     ToolStarted,
     Travelled,
+    Unmarked,
     named,
 )
 from .errors import BrokenJournal
 
-FORMAT = 1
+FORMAT = 2
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
@@ -52,6 +55,9 @@ _EVENTS: dict[str, type[Event]] = {
         Forking,
         Travelled,
         Closed,
+        Marked,
+        Unmarked,
+        Reweighted,
         Tick,
     )
 }
@@ -63,7 +69,8 @@ class Journal:
     def __init__(self, path: Path, kernel: Kernel) -> None:
         self.path = path
         self._file: IO[str] = path.open("w", encoding="utf-8")
-        head = {"format": FORMAT, "policy": kernel.policy.name, "room": kernel.room, "page": kernel.page}
+        head = {"format": FORMAT, "policy": kernel.policy.name, "room": kernel.books.room, "page": kernel.books.page}
+        head |= {"hold_budget": kernel.hold_budget, "grows": kernel.grows}
         self._line(head)
 
     def write(self, event: Event, now: float, effects: Sequence[Effect]) -> None:
@@ -119,6 +126,8 @@ def decode(record: dict[str, Any]) -> Event:
     if kind is Stepped:
         steps = (Progress(step["turn"], step["computed"], tuple(step["said"])) for step in record["progress"])
         return Stepped(tuple(steps))
+    if kind is Reweighted:
+        values["roots"] = tuple((old, new) for old, new in values["roots"])
     event: Event = kind(**values)
     return event
 
@@ -148,6 +157,7 @@ def _kernel(path: Path, head: dict[str, Any]) -> Kernel:
         raise BrokenJournal(f"{path}: expected a journal of format {FORMAT}, found {head.get('format')!r}")
     try:
         policy = named(head["policy"])
-        return Kernel(Ledger(head["room"], head["page"], rank=policy.evict), policy)
+        ledger = Ledger(head["room"], head["page"], rank=policy.evict)
+        return Kernel(ledger, policy, hold_budget=head["hold_budget"], grows=head["grows"])
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenJournal(f"{path}, line 1 should name policy, room and page: {error}") from error

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from ..kvstore import Ledger
 from ..scheduler import (
@@ -25,9 +24,12 @@ from ..scheduler import (
     Effect,
     Event,
     Finished,
+    Forget,
     Grow,
     Hold,
+    Keep,
     Kernel,
+    KvPolicy,
     NeedRoom,
     Paused,
     Policy,
@@ -36,6 +38,7 @@ from ..scheduler import (
     Progress,
     Refuse,
     Release,
+    Reweighted,
     Start,
     Stepped,
     Stop,
@@ -43,64 +46,37 @@ from ..scheduler import (
     TurnId,
     Wake,
 )
-from ..tools import Grammar
-from .engines import End, Job, Said, StepEngine
-from .errors import EngineFailed, HostClosed, Refused, TooLate
+from ..scheduler.kernel import HOLD_BUDGET
+from .clock import Clock
+from .clock_steps import StepClock
+from .clock_turns import TurnClock
+from .engines import End, Job, Said, StepEngine, TurnEngine
+from .errors import Busy, EngineFailed, HostClosed, Refused, TooLate, Unable
 from .journal import Journal
-from .sampling import Sampling
-from .ticket import Ended, Facts, Piece, Ticket
+from .request import Request
+from .ticket import Ended, Piece, Ticket
+from .turn import Kept, Turn
+from .weights import Weights
 
+Running = Literal["refuse", "keep", "abort"]
+"""What becomes of turns that run when the weights change."""
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One turn to be run."""
-
-    program: str
-    branch: str
-    root: str
-    """The root of the context's names, in hex."""
-    tokens: tuple[int, ...]
-    sampling: Sampling
-    grammar: Grammar | None = None
-    tools_called: Callable[[str, End], tuple[str, ...]] = lambda text, reason: ()
-    """Names of the tools that a finished answer calls: if there are any, the program pauses and will come back."""
-    forced: tuple[int, ...] | None = None
-    """Said instead of an answer of the model's own; at least one token."""
-    tended: bool = True
-    """Somebody will say when the program is over (`Closed`)."""
-    timeout: float | None = None
-    """Seconds after which an answer is wanted no more, waiting for admission included."""
-
-    def __post_init__(self) -> None:
-        if self.forced == ():
-            raise ValueError("forced: found no token; give at least one, or None for an answer of the model's own")
-
-
-@dataclass(slots=True)
-class _Turn:
-    """A turn between its arrival and its end."""
-
-    request: Request
-    job: Job
-    ticket: Ticket
-    arrived: float
-    started: float | None = None
-    reused: int = 0
-    why: str = ""
-    rows: int = 0
-    text: list[str] = field(default_factory=list)
+Result = TypeVar("Result")
 
 
 class Loop:
     """Turns in, chunks out. `policy` decides; `journal` gets every event. Close it, or use it in a `with`."""
 
-    def __init__(self, engine: StepEngine, policy: Policy, *, journal: Path | None = None) -> None:
+    def __init__(self, engine: StepEngine | TurnEngine, policy: Policy, *, journal: Path | None = None) -> None:
         self.engine = engine
-        self.kernel = Kernel(Ledger(engine.room, engine.page, rank=policy.evict), policy)
+        ledger = Ledger(engine.room, engine.page, rank=policy.evict)
+        budget = HOLD_BUDGET if engine.can.hold else 0.0
+        self.kernel = Kernel(ledger, policy, hold_budget=budget, grows=engine.can.preempt)
         self._journal = Journal(journal, self.kernel) if journal is not None else None
-        self._turns: dict[TurnId, _Turn] = {}
+        self._turns: dict[TurnId, Turn] = {}
         self._numbers = count(1)
         self._watchers: list[Callable[[Effect], None]] = []
+        self._weights = Weights(engine.fingerprint)
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
         self._closed = False
@@ -118,9 +94,10 @@ class Loop:
         with self._door:
             if self._closed:
                 raise HostClosed("this host is closed: open another one")
-            turn = TurnId(f"t{next(self._numbers)}")
+            number = next(self._numbers)
+            turn = TurnId(f"t{number}")
             ticket = Ticket(lambda: self._call(self._cancel, turn))
-            self._call(self._arrive, turn, request, ticket)
+            self._call(self._arrive, number, request, ticket)
             return ticket
 
     def tell(self, event: Event) -> None:
@@ -135,20 +112,48 @@ class Loop:
         """The kernel's state in one line, after everything told so far; raises BrokenBooks if the books are wrong."""
 
         async def look() -> str:
-            self.kernel.check()
+            self.kernel.books.check()
             return repr(self.kernel)
 
-        with self._door:
-            if self._closed:
-                raise HostClosed("this host is closed: open another one")
-            answer = asyncio.run_coroutine_threadsafe(look(), self._loop)
-        return answer.result()
+        return self._within(look()).result()
+
+    def root(self, tenant: str) -> str:
+        """The root of a tenant's context names under the present weights, in hex."""
+        return self._weights.root(tenant)
+
+    @property
+    def weights(self) -> int:
+        """The version of the weights."""
+        return self._weights.version
+
+    def abort(self, program: str | None = None) -> int:
+        """End every turn, or those of one program, where they stand: what was said is kept, and can be gone on with.
+
+        Returns how many turns that was.
+        """
+
+        async def end() -> int:
+            names = [name for name, turn in self._turns.items() if program in (None, turn.request.program)]
+            for name in names:
+                self._over(name, "abort")
+            return len(names)
+
+        return self._within(end()).result()
+
+    def update(self, load: Callable[[], None], version: int, *, kv: KvPolicy, running: Running) -> Future[None]:
+        """Give the model new weights between two steps; `load` is called on the compute thread.
+
+        Raises Unable where the engine takes none, Busy when turns run that nobody has told what to do with.
+        """
+        if not self.engine.can.weights:
+            raise Unable(f"{self.engine.name} takes no weights while it runs: give them to its server")
+        return self._within(self._reweight(load, version, kv, running))
 
     def close(self) -> None:
         """Cancel what runs, end both threads, close the journal. Closing twice is harmless."""
         with self._door:
             self._closed = True
-            self._call(self._work.set)
+            self._call(self._clock.stop)
         self._thread.join()
         self._compute.shutdown()
         if self._journal is not None:
@@ -162,6 +167,14 @@ class Loop:
 
     # -- on the loop's own thread
 
+    def _within(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Let the loop's thread do something, after everything told so far."""
+        with self._door:
+            if self._closed:
+                work.close()
+                raise HostClosed("this host is closed: open another one")
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nothing is left that could be changed
             self._loop.call_soon_threadsafe(function, *arguments)
@@ -172,63 +185,50 @@ class Loop:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._break)
-        self._work = asyncio.Event()
+        self._clock: Clock
+        if isinstance(self.engine, StepEngine):
+            self._clock = StepClock(self.engine, self, self._compute)
+        else:
+            self._clock = TurnClock(self.engine, self)
         self._begun.set()
         try:
-            await self._serve()
+            await self._clock.run()
+            if not self._broken:
+                for name in list(self._turns):
+                    self._finish(name, HostClosed("the host was closed while this turn was on its way"))
         finally:
             self._closed = True
             for turn in self._turns.values():
                 turn.ticket.put(HostClosed("the host broke down while this turn was on its way: its log says why"))
             self._turns.clear()
 
-    async def _serve(self) -> None:
-        while not self._closed:
-            if short := self.engine.short():
-                self._post(NeedRoom(short))
-            step = self.engine.plan()
-            if step is None:
-                self._work.clear()
-                await self._work.wait()
-                continue
-            try:
-                future = self._loop.run_in_executor(self._compute, self.engine.run, step)
-            except RuntimeError:
-                break  # the interpreter is shutting down and takes no new work: whoever waits is told below
-            await asyncio.wait([future])
-            fault = future.exception()
-            if self._broken:
-                break
-            if fault is not None:
-                self._fail(fault)
-            else:
-                self._settle(future.result())
-        if not self._broken:
-            for name in list(self._turns):
-                self._finish(name, HostClosed("the host was closed while this turn was on its way"))
-
     def _break(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A defect of ours in a callback: the books may be wrong. Better to end every turn than to let them hang."""
         loop.default_exception_handler(context)
         self._closed = self._broken = True
-        self._work.set()
+        self._clock.stop()
 
-    def _arrive(self, name: TurnId, request: Request, ticket: Ticket) -> None:
+    def _arrive(self, number: int, request: Request, ticket: Ticket) -> None:
+        name = TurnId(f"t{number}")
         if self._closed:
             ticket.put(HostClosed("the host was closed before this turn began"))
             return
-        job = Job(name, list(request.tokens), len(request.tokens), request.sampling, request.grammar, request.forced)
-        self._turns[name] = _Turn(request, job, ticket, self._now())
-        if len(request.tokens) >= self.engine.longest:
-            why = f"its prompt has {len(request.tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
+        tokens, sampling, key = list(request.tokens), request.sampling, f"{request.program}|{request.branch}"
+        root = self.root(request.tenant)
+        job = Job(name, tokens, len(tokens) - request.said, sampling, request.grammar, request.forced)
+        job.ask, job.key, job.salt, job.trace = request.ask, key, root, request.trace
+        turn = self._turns[name] = Turn(request, number, job, ticket, self._now())
+        if len(tokens) >= self.engine.longest:
+            why = f"its prompt has {len(tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
             self._finish(name, Refused(f"{why}: shorten it"))
             return
         if request.timeout is not None:
             late = TooLate(f"no whole answer within {request.timeout:g} s: give it more time, or fewer tokens to say")
-            self._loop.call_later(request.timeout, self._finish, name, late)
-        program, tokens = ProgramId(request.program), request.tokens
-        limit = request.sampling.max_tokens
-        self._post(Arrived(name, program, request.branch, request.root, tokens, limit, request.tended))
+            turn.timer = self._loop.call_later(request.timeout, self._finish, name, late)
+        # Without token ids a turn is one page of a pool that has a page for each turn at once.
+        known, more = (request.tokens, sampling.max_tokens) if self.engine.can.tokens else ((turn.number,), 0)
+        program = ProgramId(request.program)
+        self._post(Arrived(name, program, request.branch, root, known, more, request.tended))
 
     def _cancel(self, name: TurnId) -> None:
         # Whoever cancelled has left; another thread or coroutine may still be reading, and must not wait for ever.
@@ -251,82 +251,113 @@ class Loop:
             case Start(turn=name):
                 self._begin(self._turns[name], effect)
             case Grow():
-                self.engine.grow(effect)
+                self._clock.grow(effect)
             case Preempt(turn=name):
-                self.engine.suspend(name)
+                self._clock.suspend(name)
             case Stop(turn=name):
-                self._over(name, "length")
+                self._cut(name)
             case Refuse(turn=name, why=why):
                 self._finish(name, Refused(why))
             case Wake(at=at):
                 self._loop.call_later(max(0.0, at - self._now()) + 0.001, self._post, Tick())
-            case Hold() | Release():
+            case Hold(program=program, branch=branch, until=until):
+                self._clock.hold(f"{program}|{branch}", until - self._now())
+            case Release(program=program, branch=branch):
+                self._clock.release(f"{program}|{branch}")
+            case Keep() | Forget():
                 pass  # books only: the kernel has changed them already
 
-    def _begin(self, turn: _Turn, effect: Start) -> None:
+    def _begin(self, turn: Turn, effect: Start) -> None:
         if turn.started is None:
+            # When it is started again, what is found is no hit: it was computed for this turn already.
             turn.started, turn.reused, turn.why = self._now(), effect.reuse, effect.why
-        # When it is started again, what is found is no hit: it was computed for this turn already.
-        self.engine.start(turn.job, effect)
-        self._work.set()
+        turn.stale += self._clock.begin(turn.job, effect)
 
-    def _settle(self, said: Sequence[Said]) -> None:
+    def need(self, turns: tuple[TurnId, ...]) -> None:
+        self._post(NeedRoom(turns))
+
+    def settle(self, said: Sequence[Said]) -> None:
         """Books first: whoever ended frees or holds pages in the same moment in which the step is over."""
         alive = [one for one in said if one.turn in self._turns]
-        self.engine.settle(alive)
+        if isinstance(self.engine, StepEngine):
+            self.engine.settle(alive)
         ended = [one for one in alive if one.end is not None]
-        for one in ended:
-            self.engine.drop(one.turn)
         steps = tuple(Progress(one.turn, one.computed, () if one.token is None else (one.token,)) for one in alive)
         for one in alive:
             turn = self._turns[one.turn]
             turn.rows += one.computed
-            if one.token is not None:
+            turn.usage = one.usage or turn.usage
+            if one.token is not None or one.text:
                 turn.text.append(one.text)
-                turn.ticket.put(Piece(one.token, one.text, one.logprob, one.top))
+                turn.ticket.put(Piece.of(one))
         self._post(Stepped(steps))
         for one in ended:
             if one.turn in self._turns and one.end is not None:
                 self._over(one.turn, one.end)
 
     def _over(self, name: TurnId, reason: End) -> None:
-        turn = self._turns.pop(name)
-        self.engine.drop(name)
+        turn = self._forget(name)
+        assert turn is not None  # whoever calls has just seen it
         tools = turn.request.tools_called("".join(turn.text), reason)
         effects = self._post(Paused(name, tools) if tools else Finished(name))
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
-        turn.ticket.put(Ended(reason, self._facts(name, turn, hold)))
+        about = self._kept(hold)
+        policy, version = self.kernel.policy.name, self._weights.version
+        facts = turn.counted(about, policy, version) if self.engine.can.preempt else turn.told(about, policy, version)
+        turn.ticket.put(Ended(reason, facts))
 
-    def _facts(self, name: TurnId, turn: _Turn, hold: Hold | None) -> Facts:
-        prompt, held = turn.job.prompt, hold.until - self._now() if hold is not None else 0.0
-        said = len(turn.job.tokens) - prompt
-        return Facts(
-            turn=name,
-            program=turn.request.program,
-            policy=self.kernel.policy.name,
-            prompt_tokens=prompt,
-            reused_tokens=turn.reused,
-            computed_tokens=prompt - turn.reused,
-            recomputed_tokens=max(0, turn.rows - (prompt - turn.reused) - max(0, said - 1)),
-            said_tokens=said,
-            queued_s=(turn.started or turn.arrived) - turn.arrived,
-            why=turn.why,
-            held_s=held,
-            held_until=time.time() + held if hold is not None else 0.0,
-            held_tokens=hold.tokens if hold is not None else 0,
-            hold_why=hold.why if hold is not None else "",
-        )
+    def _cut(self, name: TurnId) -> None:
+        """End a turn that can never go on, with all its text."""
+        turn = self._turns[name]
+        if rest := self._clock.rest(name):
+            turn.text.append(rest)
+            turn.ticket.put(Piece(None, rest))
+        self._over(name, "length")
 
-    def _finish(self, name: TurnId, fault: BaseException) -> None:
+    def _forget(self, name: TurnId) -> Turn | None:
         turn = self._turns.pop(name, None)
         if turn is not None:
-            self.engine.drop(name)
+            self._clock.drop(name)
+            if turn.timer is not None:
+                turn.timer.cancel()
+        return turn
+
+    def _kept(self, hold: Hold | None) -> Kept:
+        if hold is None:
+            return Kept()
+        seconds = hold.until - self._now()
+        return Kept(hold.tokens, seconds, time.time() + seconds, hold.why)
+
+    def _finish(self, name: TurnId, fault: BaseException) -> None:
+        turn = self._forget(name)
+        if turn is not None:
             turn.ticket.put(fault)
             self._post(Cancelled(name))
 
-    def _fail(self, fault: BaseException) -> None:
-        # Turns that wait have lost nothing.
-        for name in [name for name, turn in self._turns.items() if turn.started is not None]:
-            error = EngineFailed(f"the engine failed in a step ({type(fault).__name__}: {fault}); this turn is lost")
-            error.__cause__ = fault
+    def lost(self, turns: Sequence[TurnId] | None, fault: BaseException) -> None:
+        """Report turns that the engine lost; None: all that run. Those that wait have lost nothing."""
+        running = [name for name, turn in self._turns.items() if turn.started is not None]
+        for name in running if turns is None else turns:
+            error = fault if isinstance(fault, EngineFailed) else EngineFailed(_lost(fault))
+            if error is not fault:
+                error.__cause__ = fault
             self._finish(name, error)
+
+    async def _reweight(self, load: Callable[[], None], version: int, kv: KvPolicy, running: Running) -> None:
+        async with self._clock.paused():
+            begun = [name for name, turn in self._turns.items() if turn.started is not None]
+            if begun and running == "refuse":
+                raise Busy(
+                    f"{len(begun)} turns are on their way: let them end, or say what becomes of them with "
+                    "running='keep' (they go on under the new weights) or running='abort'"
+                )
+            if version <= self._weights.version:
+                raise ValueError(f"version: found {version} after {self._weights.version}; give a greater one")
+            for name in begun if running == "abort" else ():
+                self._over(name, "abort")
+            await self._loop.run_in_executor(self._compute, load)
+            self._post(Reweighted(kv, self._weights.advance(version, kv)))
+
+
+def _lost(fault: BaseException) -> str:
+    return f"the engine failed in a step ({type(fault).__name__}: {fault}); this turn is lost"

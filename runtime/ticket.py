@@ -13,17 +13,33 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .engines import End
+from .engines import End, Said
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One token of an answer and the text that became final with it."""
 
-    token: int
+    token: int | None
+    """None where an engine tells text only, or where text was held back."""
     text: str
-    logprob: float
+    logprob: float = 0.0
+    """Under the model's own distribution."""
+    drawn: float = 0.0
+    """Under the one it was drawn from: penalties, grammar and temperature applied, before anything is cut off."""
+    tempered: float = 0.0
+    """Under the model's own distribution at the sampling temperature."""
+    forced: bool = False
+    """It was the only one that might come."""
+    version: int = 0
+    """Of the weights that said it."""
     top: tuple[tuple[int, float], ...] = ()
+
+    @classmethod
+    def of(cls, said: Said) -> Piece:
+        """The part of a step's outcome that the reader gets."""
+        rates = (said.logprob, said.drawn, said.tempered)
+        return cls(said.token, said.text, *rates, said.forced, said.version, said.top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,10 @@ class Facts:
     queued_s: float
     why: str
     """Why so much or so little was reused."""
+    stale_tokens: int = 0
+    """Reused tokens whose keys and values older weights made."""
+    version: int = 0
+    """Of the weights at the end."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
     held_until: float = 0.0

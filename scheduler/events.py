@@ -10,12 +10,17 @@ A *branch* of a program is one line of conversation: parallel siblings and sub-a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import Literal, NewType
 
 from ..kvstore import Copy, PageId
 
 TurnId = NewType("TurnId", str)
 ProgramId = NewType("ProgramId", str)
+
+KvPolicy = Literal["salt", "drop", "recompute", "keep"]
+"""What becomes of keys and values when the weights change: `salt`: whoever comes computes anew, whoever runs keeps
+what it has; `drop`: and what nobody uses is freed at once; `recompute`: and whoever runs computes anew too; `keep`:
+they are used on, though other weights would have made others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,31 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """Somebody may want to come back to this context: a checkpoint, a fork's origin. It outlives its program."""
+
+    key: str
+    root: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unmarked:
+    """Nobody will come back to these marks. Unknown ones are ignored."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reweighted:
+    """The model has new weights."""
+
+    kv: KvPolicy
+    roots: tuple[tuple[str, str], ...] = ()
+    """Each root that was in use, and the one that takes its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: the loop sends one whenever a `Wake` is due."""
 
@@ -148,6 +178,9 @@ Event = (
     | Forking
     | Travelled
     | Closed
+    | Marked
+    | Unmarked
+    | Reweighted
     | Tick
 )
 
@@ -222,6 +255,27 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """A marked context stays on the device until nobody wants it, its time is over or its pages are wanted."""
+
+    key: str
+    tokens: int
+    pages: int
+    asked: int
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """A mark keeps nothing any more. Going back to it still works: its tokens are computed again."""
+
+    key: str
+    tokens: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """Send a `Tick` at this time."""
 
@@ -229,4 +283,4 @@ class Wake:
     why: str
 
 
-Effect = Start | Grow | Preempt | Stop | Refuse | Hold | Release | Wake
+Effect = Start | Grow | Preempt | Stop | Refuse | Hold | Release | Keep | Forget | Wake

@@ -67,11 +67,10 @@ class Holds:
         self._ledger.release(key, stale=stale)
         return Release(program.id, branch, tokens, why)
 
-    def expire(self, now: float) -> list[tuple[Program, Release]]:
-        """End every hold whose time has come."""
-        ended = []
-        for lease in self._ledger.expire(now):
-            program, branch = self._holders.pop(lease.key)
-            del program.leases[branch]
-            ended.append((program, Release(program.id, branch, len(lease.tokens), "its time is over")))
-        return ended
+    def expired(self, lease: str, tokens: int) -> tuple[Program, Release] | None:
+        """The ledger ended this lease; None if it was no hold's."""
+        if lease not in self._holders:
+            return None
+        program, branch = self._holders.pop(lease)
+        del program.leases[branch]
+        return program, Release(program.id, branch, tokens, "its time is over")

@@ -9,10 +9,8 @@ needs is ever evicted. No turn waits for ever: it starts, or is refused with a r
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping
-
 from ..kvstore import BlockHash, Branch, Ledger, OutOfPages
+from .books import Books
 from .errors import UnknownTurn
 from .events import (
     Arrived,
@@ -24,12 +22,14 @@ from .events import (
     Forking,
     Grow,
     Interrupted,
+    Marked,
     NeedRoom,
     Paused,
     Preempt,
     ProgramId,
     Progress,
     Refuse,
+    Reweighted,
     Start,
     Stepped,
     Stop,
@@ -38,67 +38,41 @@ from .events import (
     ToolStarted,
     Travelled,
     TurnId,
+    Unmarked,
 )
 from .holds import Holds
+from .marks import Marks
 from .policies import Policy
+from .queue import Queue
 from .turn import Turn
 from .world import Program, Waiting
 
 HOLD_BUDGET = 0.9
-"""Share of the pool that may be under holds at once. Holds also yield to older programs, so this is a second line."""
+"""Share of the pool that may be under holds and marks at once. They also give way, so this is a second line."""
 
 
 class Kernel:
-    """The schedule over one pool. `repr` shows waiting, running and the ledger in one line."""
+    """The schedule over one pool. `repr` shows waiting, running and the ledger in one line.
 
-    def __init__(self, ledger: Ledger, policy: Policy, *, hold_budget: float = HOLD_BUDGET) -> None:
+    Without `grows` a turn gets all the pages it may ever need at its start: its engine cannot take it out again.
+    """
+
+    def __init__(self, ledger: Ledger, policy: Policy, *, hold_budget: float = HOLD_BUDGET, grows: bool = True) -> None:
         self.ledger = ledger
         self.policy = policy
-        self.now = 0.0
+        self.books = Books(ledger)
+        self.hold_budget = hold_budget
+        self.grows = grows
         self._holds = Holds(ledger, int(ledger.room * hold_budget))
-        self._turns: dict[TurnId, Turn] = {}
-        self._programs: dict[ProgramId, Program] = {}
-        self._queue: list[tuple[tuple[float, ...], int, TurnId]] = []
-        self._running: dict[TurnId, Turn] = {}
-        self._count = 0
+        self._marks = Marks(ledger, int(ledger.room * hold_budget))
+        self._queue = Queue()
         self._effects: list[Effect] = []
-
-    # -- the world, as policies see it
-
-    @property
-    def room(self) -> int:
-        return self.ledger.room
-
-    @property
-    def available(self) -> int:
-        return self.ledger.available
-
-    @property
-    def held(self) -> int:
-        return self.ledger.held
-
-    @property
-    def page(self) -> int:
-        return self.ledger.page
-
-    @property
-    def running(self) -> int:
-        return len(self._running)
-
-    @property
-    def waiting(self) -> int:
-        """Turns that have arrived and do not run."""
-        return len(self._turns) - len(self._running)
-
-    @property
-    def programs(self) -> Mapping[ProgramId, Program]:
-        return self._programs
 
     # -- the one entry
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Change the books by one event at `now` (seconds on a clock that never goes back) and say what follows."""
-        self.now = max(self.now, now)
+        self.books.now = max(self.books.now, now)
         self._effects = []
         match event:
             case Arrived():
@@ -115,58 +89,57 @@ class Kernel:
             case Cancelled():
                 self._cancel(event.turn)
             case ToolStarted():
-                self._program(event.program).tools[event.call] = (event.tool, self.now)
+                self.books.program(event.program).tools[event.call] = (event.tool, self.books.now)
             case ToolEnded():
-                self._program(event.program).tools.pop(event.call, None)
+                self.books.program(event.program).tools.pop(event.call, None)
             case Interrupted():
                 self._park(event.program)
             case Forking():
-                self._program(event.program).expected = event.width
+                self.books.program(event.program).expected = event.width
             case Travelled():
-                self._let_go_all(self._program(event.program), f"set back to {event.checkpoint}", stale=True)
+                self._let_go_all(self.books.program(event.program), f"set back to {event.checkpoint}", stale=True)
             case Closed():
                 self._close(event)
+            case Marked():
+                self._mark(event)
+            case Unmarked():
+                self._effects += self._marks.forget(event.keys, "nobody will come back to it")
+            case Reweighted():
+                self._reweight(event)
             case Tick():
                 pass
         self._expire()
         self._admit()
         return self._effects
 
-    def check(self) -> None:
-        """Raise BrokenBooks unless the ledger's invariants hold for all turns and leases."""
-        self.ledger.check(turn.branch.pages for turn in self._turns.values() if turn.branch is not None)
-
     def __repr__(self) -> str:
-        return f"<Kernel {self.policy.name} | {self.waiting} waiting | {self.running} running | {self.ledger!r}>"
+        return f"<Kernel {self.policy.name} | {self.books!r}>"
 
     # -- turns come and go
 
     def _arrive(self, event: Arrived) -> None:
-        if event.turn in self._turns:
+        if event.turn in self.books.turns:
             raise UnknownTurn(f"turn {event.turn} has arrived already: give every turn an id of its own")
-        least = -(-(len(event.tokens) + 1) // self.page)
+        more = 1 if self.grows else event.max_tokens
+        least = -(-(len(event.tokens) + more) // self.books.page)
         if not event.tokens:
             self._effects.append(Refuse(event.turn, "it has no tokens: a prompt needs at least one"))
             return
-        if least > self.room:
-            self._effects.append(
-                Refuse(
-                    event.turn,
-                    f"its prompt of {len(event.tokens)} tokens and one more need {least} pages of {self.page}, "
-                    f"the pool has {self.room}: shorten the prompt or give the pool more tokens",
-                )
-            )
+        if least > self.books.room:
+            size, room = self.books.page, self.books.room
+            what = f"its prompt of {len(event.tokens)} tokens and {more} more need {least} pages of {size}"
+            advice = "shorten the prompt or give the pool more tokens"
+            self._effects.append(Refuse(event.turn, f"{what}, the pool has {room}: {advice}"))
             return
-        program = self._program(event.program)
+        program = self.books.program(event.program)
         program.tended = event.tended
-        self._count += 1
-        turn = Turn(event, program, list(event.tokens), self._count, self.now)
-        self._turns[event.turn] = turn
-        program.live.add(event.turn)
+        root = BlockHash(bytes.fromhex(event.root))
+        turn = Turn(event, program, root, list(event.tokens), self.books.number(), self.books.now)
+        self.books.enter(turn)
         self._enqueue(turn)
 
     def _advance(self, progress: Progress) -> None:
-        turn = self._running.get(progress.turn)
+        turn = self.books.batch.get(progress.turn)
         if turn is None or turn.branch is None:
             return  # cancelled or preempted while the step ran: its completion comes too late
         done = len(turn.branch)
@@ -181,32 +154,21 @@ class Kernel:
             if tools:
                 self._retain(turn, turn.branch, tools)
             turn.branch.close()
-        self._forget_if_idle(turn.program)
+        self.books.forget_if_idle(turn.program)
 
     def _cancel(self, name: TurnId) -> None:
         turn = self._leave(name)
         if turn is not None:
             if turn.branch is not None:
                 turn.branch.close()
-            self._forget_if_idle(turn.program)
+            self.books.forget_if_idle(turn.program)
 
     def _leave(self, name: TurnId) -> Turn | None:
-        turn = self._turns.pop(name, None)
-        if turn is not None:
-            turn.program.live.discard(name)
-            if self._running.pop(name, None) is not None:
-                turn.program.running -= 1
-        return turn
-
-    def _program(self, name: ProgramId) -> Program:
-        program = self._programs.get(name)
-        if program is None:
-            self._count += 1
-            program = self._programs[name] = Program(name, self.now, self._count)
-        return program
+        self._queue.remove(name)
+        return self.books.leave(name)
 
     def _close(self, event: Closed) -> None:
-        program = self._programs.get(event.program)
+        program = self.books.programs.get(event.program)
         if program is None:
             return
         self._let_go_all(program, f"its program {event.why}", stale=True)
@@ -214,63 +176,50 @@ class Kernel:
         for turn in sorted(program.live):
             self._cancel(turn)
             self._effects.append(Refuse(turn, f"its program {event.why}"))
-        self._programs.pop(event.program, None)
-
-    def _forget_if_idle(self, program: Program) -> None:
-        # A program that holds nothing and runs nothing is known again when its next turn comes; one that never
-        # says goodbye must not stay in the books for ever. It keeps its place as long as it holds or its tools run.
-        if not (program.live or program.leases or program.tools):
-            self._programs.pop(program.id, None)
+        self.books.forget(program)
 
     # -- starting
 
     def _enqueue(self, turn: Turn) -> None:
-        turn.key = self.policy.order(self, self._view(turn))
-        heapq.heappush(self._queue, (turn.key, turn.number, turn.arrived.turn))
+        self._queue.put(turn, self.policy.order(self.books, self._view(turn)))
 
     def _view(self, turn: Turn) -> Waiting:
         return turn.view(holds=self._held_for(turn) is not None)
 
     def _admit(self) -> None:
-        while self._queue:
-            key, _, name = self._queue[0]
-            turn = self._turns.get(name)
-            if turn is None or name in self._running or turn.key != key:
-                heapq.heappop(self._queue)
-                continue
-            if not self._start(turn):
-                return  # nobody overtakes: what is first in order is first served
-            heapq.heappop(self._queue)
+        # Nobody overtakes: what is first in order is first served.
+        while (turn := self._queue.first()) is not None and self._start(turn):
+            self._queue.remove(turn.arrived.turn)
 
     def _start(self, turn: Turn) -> bool:
-        root = BlockHash(bytes.fromhex(turn.arrived.root))
         # The last token is always computed: its logits are what the turn is for.
         known = turn.tokens[:-1]
-        match = self.ledger.match(root, known)
-        pages = -(-len(turn.tokens) // self.page) - len(match.pages)
+        whole = len(turn.tokens) + (0 if self.grows else turn.arrived.max_tokens)
+        match = self.ledger.match(turn.root, known)
+        pages = -(-whole // self.books.page) - len(match.pages)
         idle = self.ledger.idle(match.pages)
-        if self._in_the_making(turn, match.tokens(self.page)):
+        if self._in_the_making(turn, match.tokens(self.books.page)):
             return False
         own = self._held_for(turn)
         # Who starts beside others leaves each of them a page to grow into, else they would preempt each other at once.
-        while pages + idle + self.running > self.available or not self.policy.admit(
-            self, self._view(turn), pages + idle
+        growth = self.books.running if self.grows else 0
+        while pages + idle + growth > self.books.available or not self.policy.admit(
+            self.books, self._view(turn), pages + idle
         ):
             if not self._make_way(turn.program, keep=own):
                 return False
-            match = self.ledger.match(root, known)
+            match = self.ledger.match(turn.root, known)
             idle = self.ledger.idle(match.pages)
-        branch = Branch.resume(self.ledger, root, known)
+        branch = Branch.resume(self.ledger, turn.root, known)
         reuse = len(branch)
-        growth = branch.reserve(len(turn.tokens) - reuse)
+        grown = branch.reserve(whole - reuse)
         turn.branch = branch
-        self._running[turn.arrived.turn] = turn
-        turn.program.running += 1
+        self.books.run(turn)
         turn.program.turns += 1
         why = self._take_over(turn) or ("cached" if reuse else "computed from the start")
         if turn.preempted:
             why = f"again after preemption, {why}"
-        self._effects.append(Start(turn.arrived.turn, reuse, tuple(branch.pages), growth.copy, why))
+        self._effects.append(Start(turn.arrived.turn, reuse, tuple(branch.pages), grown.copy, why))
         return True
 
     def _held_for(self, turn: Turn) -> str | None:
@@ -281,8 +230,8 @@ class Kernel:
 
         Starting beside it would compute the same tokens twice; waiting for a step or two shares them.
         """
-        more = known + self.page
-        return any(other.missing > self.page and turn.shares(other) > more for other in self._running.values())
+        more = known + self.books.page
+        return any(other.missing > self.books.page and turn.shares(other) > more for other in self.books.batch.values())
 
     def _take_over(self, turn: Turn) -> str | None:
         branch = self._held_for(turn)
@@ -299,11 +248,14 @@ class Kernel:
     # -- room
 
     def _make_way(self, wanting: Program, *, keep: str | None = None) -> bool:
-        """End one hold for the sake of `wanting`: the one whose program came last, its own included but for `keep`."""
+        """End a mark, or one hold for the sake of `wanting`: of the program that came last, its own too but `keep`."""
+        if gone := self._marks.give_way(f"room for {wanting.id}"):
+            self._effects += gone
+            return True
         holders = [
             program
-            for program in self._programs.values()
-            if program.leases and (program is wanting or self.policy.yields(self, program, wanting))
+            for program in self.books.programs.values()
+            if program.leases and (program is wanting or self.policy.yields(self.books, program, wanting))
         ]
         for program in sorted(holders, key=lambda holder: -holder.number):
             branch = next((branch for branch in program.leases if program is not wanting or branch != keep), None)
@@ -313,9 +265,9 @@ class Kernel:
         return False
 
     def _grow_all(self, names: tuple[TurnId, ...]) -> None:
-        turns = [self._running[name] for name in names if name in self._running]
+        turns = [self.books.batch[name] for name in names if name in self.books.batch]
         for turn in sorted(turns, key=lambda turn: turn.program.number):
-            if turn.arrived.turn in self._running:  # it may have been preempted for one before it
+            if turn.arrived.turn in self.books.batch:  # it may have been preempted for one before it
                 self._grow(turn)
 
     def _grow(self, turn: Turn) -> None:
@@ -334,10 +286,12 @@ class Kernel:
     def _preempt_for(self, turn: Turn) -> bool:
         """Make room by taking somebody out of the batch; False if that was `turn` itself."""
         victims = max(
-            self._running.values(), key=lambda other: (self.policy.preempt(self, other.program), other.number)
+            self.books.batch.values(), key=lambda other: (self.policy.preempt(self.books, other.program), other.number)
         )
-        if victims is turn and self.running == 1 and self.held == 0:
-            self._effects.append(Stop(turn.arrived.turn, f"the pool of {self.room} pages is full with this turn alone"))
+        if victims is turn and self.books.running == 1 and self.books.held == 0:
+            self._effects.append(
+                Stop(turn.arrived.turn, f"the pool of {self.books.room} pages is full with this turn alone")
+            )
             self._cancel(turn.arrived.turn)
             return False
         self._suspend(victims, f"room for {turn.program.id}" if victims is not turn else "no room to grow")
@@ -348,8 +302,7 @@ class Kernel:
         turn.branch.close()
         turn.branch = None
         turn.preempted = True
-        del self._running[turn.arrived.turn]
-        turn.program.running -= 1
+        self.books.unbatch(turn)
         self._effects.append(Preempt(turn.arrived.turn, why))
         self._enqueue(turn)
 
@@ -357,21 +310,21 @@ class Kernel:
 
     def _retain(self, turn: Turn, branch: Branch, tools: tuple[str, ...]) -> None:
         line = turn.arrived.branch
-        retention = self.policy.retain(self, turn.program, tools)
+        retention = self.policy.retain(self.books, turn.program, tools)
         if retention.seconds <= 0 or not len(branch):
             return
         if line in turn.program.leases:
             self._let_go(turn.program, line, "replaced by a newer pause", stale=True)
-        self._effects += self._holds.keep(turn.program, (turn.arrived.turn, line), branch, retention, self.now)
+        self._effects += self._holds.keep(turn.program, (turn.arrived.turn, line), branch, retention, self.books.now)
 
     def _park(self, name: ProgramId) -> None:
-        program = self._programs.get(name)
+        program = self.books.programs.get(name)
         if program is None:
             return
-        retention = self.policy.retain(self, program, ())
+        retention = self.policy.retain(self.books, program, ())
         if retention.seconds <= 0:
             self._let_go_all(program, retention.why)
-            self._forget_if_idle(program)
+            self.books.forget_if_idle(program)
 
     def _let_go_all(self, program: Program, why: str, *, stale: bool = False) -> None:
         for branch in list(program.leases):
@@ -384,11 +337,39 @@ class Kernel:
     def _reorder(self, program: Program) -> None:
         # A turn counted as held may wait behind this: its place is computed anew.
         for name in sorted(program.live):
-            if self._turns[name].branch is None:
-                self._enqueue(self._turns[name])
+            if self.books.turns[name].branch is None:
+                self._enqueue(self.books.turns[name])
 
     def _expire(self) -> None:
-        for program, release in self._holds.expire(self.now):
-            self._effects.append(release)
-            self._reorder(program)
-            self._forget_if_idle(program)
+        for lease in self.ledger.expire(self.books.now):
+            if forgotten := self._marks.expired(lease.key, len(lease.tokens)):
+                self._effects.append(forgotten)
+            elif over := self._holds.expired(lease.key, len(lease.tokens)):
+                program, release = over
+                self._effects.append(release)
+                self._reorder(program)
+                self.books.forget_if_idle(program)
+
+    def _mark(self, event: Marked) -> None:
+        retention = self.policy.mark(self.books)
+        if retention.seconds > 0:
+            self._effects += self._marks.keep(event, retention, self.books.now)
+
+    def _reweight(self, event: Reweighted) -> None:
+        if event.kv == "keep":
+            return
+        roots = {BlockHash(bytes.fromhex(old)): BlockHash(bytes.fromhex(new)) for old, new in event.roots}
+        why = "the weights have changed"
+        for program in list(self.books.programs.values()):
+            self._let_go_all(program, why, stale=True)
+            self.books.forget_if_idle(program)
+        self._effects += self._marks.forget_all(why)
+        if event.kv == "recompute":
+            for turn in list(self.books.batch.values()):
+                self._suspend(turn, why)
+        for turn in self.books.turns.values():
+            # What has begun and keeps its past goes on under the name of that past; everything else begins anew.
+            if turn.branch is None and (event.kv == "recompute" or not turn.preempted):
+                turn.root = roots.get(turn.root, turn.root)
+        if event.kv != "salt":
+            self.ledger.clear()

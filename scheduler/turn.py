@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..kvstore import Branch
+from ..kvstore import BlockHash, Branch
 from .events import Arrived
 from .world import Program, Waiting
 
@@ -15,6 +15,7 @@ class Turn:
 
     arrived: Arrived
     program: Program
+    root: BlockHash
     tokens: list[int]
     """All that is known: the prompt, then what was said."""
     number: int
@@ -42,7 +43,7 @@ class Turn:
 
     def shares(self, other: Turn) -> int:
         """Length of the common prefix with another turn under the same root, by halving: slices compare quickly."""
-        if self.arrived.root != other.arrived.root:
+        if self.root != other.root:
             return 0
         low, high = 0, min(len(self.tokens), len(other.tokens))
         while low < high:

@@ -17,6 +17,7 @@ from opentelemetry.trace import TracerProvider
 
 from .errors import BadTraceFile, MissingExporter, OtherProvider, TracingError
 from .names import Facts, Value
+from .propagate import parent_of_headers, trace_headers
 from .records import Record, read_otlp_json
 from .spans import ModelCall, Open, ToolCall, model_span, tool_span, tracer, work_span
 from .tree import render_tree
@@ -38,11 +39,13 @@ __all__ = [
     "instrumented",
     "model_span",
     "parent_from",
+    "parent_of_headers",
     "provider",
     "read_otlp_json",
     "records_of",
     "render_tree",
     "tool_span",
+    "trace_headers",
     "tracer",
     "work_span",
 ]

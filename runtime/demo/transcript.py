@@ -16,7 +16,8 @@ from typing import Any
 from ...scheduler import Closed, ProgramId, named
 from ..engines.torch.engine import TorchEngine
 from ..engines.torch.model import Model
-from ..loop import Loop, Request
+from ..loop import Loop
+from ..request import Request
 from ..sampling import Sampling
 from ..ticket import Ended
 
@@ -115,7 +116,7 @@ async def _play(loop: Loop, transcript: Transcript, model: Model, before: int) -
             request = Request(
                 program=program,
                 branch=turn.branch,
-                root=turn.root,
+                tenant=turn.root,  # equal roots share, others do not: that is all that matters here
                 # What was said is sent along with the prompt, all but its last token: the same rows enter the forward
                 # pass as when it was said token by token, in fewer steps.
                 tokens=(*turn.tokens, *turn.said[:-1]),
@@ -132,7 +133,7 @@ async def _play(loop: Loop, transcript: Transcript, model: Model, before: int) -
     turns = [turn for all_turns in transcript.values() for turn in all_turns]
     return Tally(
         policy=loop.kernel.policy.name,
-        pool_tokens=loop.kernel.room * loop.kernel.page,
+        pool_tokens=loop.kernel.books.room * loop.kernel.books.page,
         turns=len(turns),
         prompt_tokens=sum(len(turn.tokens) for turn in turns),
         reused_tokens=reused,

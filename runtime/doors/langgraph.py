@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from ...scheduler import ProgramId
 from ...tools import ArgumentsDelta, CallBegun, Delta, TextDelta, read_choice, read_tools
 from ...tracing import ModelCall, Open, model_span, names, parent_from
+from ..answer import Answering
 from ..ask import Ask
-from ..host import Answering, Host
+from ..host import Host
 from ..sampling import Sampling
 from ..shared import shared_host
 from ..ticket import Chunk, Facts

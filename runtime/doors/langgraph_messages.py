@@ -22,7 +22,7 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from ...tools import Call
 from ..ask import Message
 from ..errors import BadMessage
-from ..host import Answer
+from ..answer import Answer
 from ..ticket import Facts
 
 KEY = "sostenuto"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ...scheduler import Grow, Start, TurnId
 from ...tools import Grammar
@@ -150,6 +150,7 @@ class Speaker(Protocol):
     def tokenizer(self) -> Any: ...
 
 
+@runtime_checkable
 class StepEngine(Engine, Speaker, Protocol):
     """An engine on the step clock. All but `run` are called on the loop's own thread."""
 
@@ -158,8 +159,8 @@ class StepEngine(Engine, Speaker, Protocol):
         """Tokens that have entered the forward pass so far, counted where they enter."""
         ...
 
-    def start(self, job: Job, effect: Start) -> None:
-        """Put a turn into the batch."""
+    def start(self, job: Job, effect: Start) -> int:
+        """Put a turn into the batch; returns how many of its reused tokens older weights computed."""
         ...
 
     def grow(self, effect: Grow) -> None: ...
@@ -169,6 +170,10 @@ class StepEngine(Engine, Speaker, Protocol):
 
     def drop(self, turn: TurnId) -> None:
         """Forget a turn; unknown ones are ignored."""
+        ...
+
+    def rest(self, turn: TurnId) -> str:
+        """Text of a turn that is still held back, because it might have become part of a stop string."""
         ...
 
     def short(self) -> tuple[TurnId, ...]:
@@ -185,6 +190,13 @@ class StepEngine(Engine, Speaker, Protocol):
 
     def settle(self, said: Sequence[Said]) -> None:
         """Take over what a step did."""
+        ...
+
+    def load(self, tensors: Mapping[str, Any], version: int) -> None:
+        """New weights by name, called on the compute thread while no step runs.
+
+        Raises ValueError, and changes nothing, for what does not fit the model.
+        """
         ...
 
 

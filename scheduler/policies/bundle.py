@@ -1,4 +1,4 @@
-"""The shape of a policy: six questions, each with a plain default."""
+"""The shape of a policy: seven questions, each with a plain default."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Policy:
     """Who runs next: the smallest key. Must not change while a turn waits, except when its program's hold ends."""
     admit: Callable[[World, Waiting, int], bool] = admit.always
     """May a turn that needs so many pages start now, if they are to be had?"""
+    mark: Callable[[World], Retention] = retain.no_marks
+    """How long a context stays to which somebody may come back."""
     retain: Callable[[World, Program, tuple[str, ...]], Retention] = retain.nothing
     """How long a context stays that paused for these tools (no tools: it waits for a person)."""
     yields: Callable[[World, Program, Program], bool] = preempt.never_yields

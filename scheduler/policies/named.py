@@ -13,6 +13,7 @@ SOSTENUTO = Policy(
     order=order.by_program,
     admit=admit.with_headroom,
     retain=retain.through_tools,
+    mark=retain.until_wanted,
     yields=preempt.to_earlier,
     evict=evict.stale_first,
 )

@@ -10,6 +10,10 @@ PAUSE_S = 60.0
 """A hold's length: 88 % of the tool pauses of recorded coding agents end within it (Weka traces, n = 38,793)."""
 
 
+MARK_S = 3600.0
+"""A mark's length. It is an end and no forecast: marks give way before that to whoever wants their pages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """Hold for so many seconds; zero lets go, and the context stays only until its pages are wanted."""
@@ -28,3 +32,13 @@ def through_tools(world: World, program: Program, tools: tuple[str, ...]) -> Ret
     if not tools:
         return Retention(0.0, "waits for a person")
     return Retention(PAUSE_S, f"waits for {', '.join(sorted(set(tools)))}")
+
+
+def no_marks(world: World) -> Retention:
+    """Serving engines keep nothing by name."""
+    return Retention(0.0, "no marks under this policy")
+
+
+def until_wanted(world: World) -> Retention:
+    """As long as nobody else wants the room."""
+    return Retention(MARK_S, "marked")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from sostenuto.runtime.answer import Answering
 from sostenuto.runtime.ask import Ask
 from sostenuto.runtime.doors.langgraph import ChatSostenuto
 from sostenuto.runtime.engines.torch.engine import TorchEngine
-from sostenuto.runtime.host import Answering, Host
+from sostenuto.runtime.host import Host
 from sostenuto.scheduler import Effect, Event
 
 Say = Callable[..., None]
@@ -51,7 +52,8 @@ def host() -> Iterator[Host]:
 @pytest.fixture
 def model(host: Host) -> Iterator[ChatSostenuto]:
     """A greedy model. Whatever a test does with it, nothing is left running, waiting or held."""
-    for program in list(host.loop.kernel.programs):  # calls outside of a wrapped graph leave holds that end by time
+    # Calls outside of a wrapped graph leave holds that end by time.
+    for program in list(host.loop.kernel.books.programs):
         host.finish(program)
     yield ChatSostenuto(host=host, max_tokens=48)
     assert idle(host)
@@ -65,7 +67,8 @@ def say(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
 
 def smaller(host: Host, pool_tokens: int, policy: str = "sostenuto") -> Host:
     """Another pool and schedule over the same weights."""
-    return Host(TorchEngine(host.engine.model, pool_tokens=pool_tokens), policy=policy)  # type: ignore[attr-defined]
+    assert isinstance(host.engine, TorchEngine)
+    return Host(TorchEngine(host.engine.model, pool_tokens=pool_tokens), policy=policy)
 
 
 def script(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
@@ -78,9 +81,12 @@ def script(host: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
 def speak(host: Host, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Ask], str]) -> None:
     """Every turn says what `answer` makes of it."""
 
+    assert isinstance(host.engine, TorchEngine)
+    engine = host.engine
+
     def ask(wanted: Ask) -> Answering:
-        forced = host.engine.tokenizer.encode(answer(wanted), add_special_tokens=False)
+        forced = engine.tokenizer.encode(answer(wanted), add_special_tokens=False)
         tokens = host.render.tokens(wanted.messages, wanted.tools)
-        return host.resume(wanted, tokens, forced=(*forced, host.engine.eos[0]))
+        return host.resume(wanted, tokens, forced=(*forced, engine.eos[0]))
 
     monkeypatch.setattr(host, "ask", ask)

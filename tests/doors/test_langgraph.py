@@ -16,9 +16,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, interrupt
 
+from sostenuto.runtime.answer import Answering
 from sostenuto.runtime.ask import Ask, Message
 from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node, wrap
-from sostenuto.runtime.host import Answering, Host
+from sostenuto.runtime.host import Host
 from sostenuto.scheduler import Hold, Preempt, Release
 
 from .conftest import Say, Watched, idle, said, script, smaller

@@ -15,13 +15,13 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from sostenuto.kvstore import root
 from sostenuto.kvstore.pages import Pages
 from sostenuto.runtime import engines
 from sostenuto.runtime.engines.torch.engine import Step, TorchEngine
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.weights import Source, locate
-from sostenuto.runtime.loop import Loop, Request
+from sostenuto.runtime.loop import Loop
+from sostenuto.runtime.request import Request
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.ticket import Ended, Ticket
 from sostenuto.runtime.ticket import Piece as Said
@@ -183,7 +183,12 @@ def read(ticket: Ticket) -> Told:
     *pieces, end = list(ticket)
     assert isinstance(end, Ended)
     said = tuple(piece for piece in pieces if isinstance(piece, Said))
-    return Told(tuple(piece.token for piece in said), "".join(piece.text for piece in said), said, end)
+    return Told(
+        tuple(piece.token for piece in said if piece.token is not None),
+        "".join(piece.text for piece in said),
+        said,
+        end,
+    )
 
 
 class Stage:
@@ -193,11 +198,10 @@ class Stage:
         self.loop = loop
 
     def submit(self, tokens: Sequence[int], program: str = "p", branch: str = "main", **rest: Any) -> Ticket:
-        """`max_tokens` and other sampling by name; `forced`, `tools_called` and `grammar` go into the request."""
-        own = {key: rest.pop(key) for key in ("forced", "tools_called", "grammar") if key in rest}
+        """`max_tokens` and other sampling by name; fields of the request go there."""
+        own = {key: rest.pop(key) for key in ("forced", "tools_called", "grammar", "said", "tenant") if key in rest}
         rest.setdefault("max_tokens", 8)
-        name = root(model=self.loop.engine.fingerprint).hex()
-        return self.loop.submit(Request(program, branch, name, tuple(tokens), Sampling(**rest), **own))
+        return self.loop.submit(Request(program, branch, tuple(tokens), Sampling(**rest), **own))
 
     def say(self, tokens: Sequence[int], program: str = "p", **rest: Any) -> Told:
         return read(self.submit(tokens, program, **rest))
@@ -252,7 +256,7 @@ def stages() -> Iterator[Callable[..., Stage]]:
         gate.open()
     for loop in opened:
         loop.close()
-        loop.kernel.check()
+        loop.kernel.books.check()
 
 
 @pytest.fixture(scope="session")

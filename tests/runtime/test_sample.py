@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -99,12 +101,10 @@ def test_presence_and_frequency_count_what_was_said_and_not_the_prompt() -> None
 
 def test_a_mask_is_obeyed_in_greedy_and_drawn_answers() -> None:
     logits = row()
-    bits = bytearray(3)
-    for token in (2, 11, 23):
-        bits[token // 8] |= 1 << token % 8
+    bits = allowing({2, 11, 23})
     best = max((2, 11, 23), key=lambda token: float(logits[token]))
-    assert Sampler(Sampling(), []).pick(logits, bytes(bits)).token == best
-    drawn = {Sampler(Sampling(temperature=2.0, seed=n), []).pick(logits, bytes(bits)).token for n in range(200)}
+    assert Sampler(Sampling(), []).pick(logits, bits).token == best
+    drawn = {Sampler(Sampling(temperature=2.0, seed=n), []).pick(logits, bits).token for n in range(200)}
     assert drawn == {2, 11, 23}
     with pytest.raises(ValueError, match="allows no token"):
         Sampler(Sampling(), []).pick(logits, bytes(3))
@@ -146,6 +146,90 @@ def test_log_probabilities_are_those_of_the_model_whatever_was_done_to_choose() 
     assert [token for token, _ in picked.top] == ids.tolist()
     assert [value for _, value in picked.top] == pytest.approx(values.tolist(), abs=1e-5)
     assert Sampler(Sampling(), []).pick(logits).top == ()
+
+
+SAMPLINGS = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.7, 1.0, 1.6]),
+    top_k=st.sampled_from([0, 5]),
+    top_p=st.sampled_from([1.0, 0.8]),
+    min_p=st.sampled_from([0.0, 0.05]),
+    repetition_penalty=st.sampled_from([1.0, 1.4]),
+    presence_penalty=st.sampled_from([0.0, 0.5]),
+    frequency_penalty=st.sampled_from([0.0, -0.4]),
+    seed=st.integers(0, 2**62),
+)
+
+
+def allowing(tokens: set[int]) -> bytes:
+    bits = bytearray(3)
+    for token in tokens:
+        bits[token // 8] |= 1 << token % 8
+    return bytes(bits)
+
+
+@given(SAMPLINGS, st.integers(0, 12), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_an_answer_cut_anywhere_and_continued_equals_the_uncut_one(sampling: Sampling, cut: int, masked: bool) -> None:
+    prompt = [1, 4, 7, 7]
+
+    def mask(step: int) -> bytes | None:
+        return allowing({step % VOCAB, 5, 11, 20}) if masked else None
+
+    whole = Sampler(sampling, prompt)
+    picked = [whole.pick(row(step), mask(step)) for step in range(12)]
+    rest = Sampler(sampling, prompt, [one.token for one in picked[:cut]])
+    assert [rest.pick(row(step), mask(step)) for step in range(cut, 12)] == picked[cut:]
+    rest.rollback(12)  # what was said before the cut can be unsaid as well
+    assert [rest.pick(row(step), mask(step)) for step in range(12)] == picked
+
+
+@given(SAMPLINGS, st.sets(st.integers(0, VOCAB - 1), min_size=1) | st.none())
+@settings(max_examples=60, deadline=None)
+def test_a_token_is_counted_under_what_it_was_drawn_from(sampling: Sampling, allowed: set[int] | None) -> None:
+    prompt, said, logits = [1, 4, 4], [2, 2, 9], row(6)
+    warm = sampling.temperature or 1.0
+    shaped = logits.clone()
+    processor: Any = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)
+    shaped = processor(torch.tensor([[*prompt, *said]]), shaped[None])[0]
+    for token in set(said):
+        shaped[token] -= sampling.presence_penalty + said.count(token) * sampling.frequency_penalty
+    if allowed is not None:
+        shaped[sorted(set(range(VOCAB)) - allowed)] = -math.inf
+    picked = Sampler(sampling, prompt, said).pick(logits, None if allowed is None else allowing(allowed))
+    assert picked.logprob == pytest.approx(float(logits.log_softmax(0)[picked.token]), abs=1e-5)
+    assert picked.tempered == pytest.approx(float((logits / warm).log_softmax(0)[picked.token]), abs=1e-5)
+    assert picked.drawn == pytest.approx(float((shaped / warm).log_softmax(0)[picked.token]), abs=1e-5)
+    assert picked.forced == (allowed is not None and len(allowed) == 1)
+    if picked.forced:
+        assert picked.drawn == 0.0, "what had to come was certain"
+
+
+@given(SAMPLINGS, st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_no_distribution_is_summed_twice(sampling: Sampling, masked: bool) -> None:
+    sums: list[torch.Tensor] = []
+    plain = torch.logsumexp
+
+    def counted(values: torch.Tensor, dim: int) -> torch.Tensor:
+        sums.append(values)
+        return plain(values, dim)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "logsumexp", counted)
+        picked = Sampler(sampling, [1], [1]).pick(row(2), allowing({1, 2}) if masked else None)
+    penalised = sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
+    cooled = sampling.temperature not in (0, 1)
+    assert len(sums) == 1 + cooled + bool(masked or penalised)
+    if not cooled:
+        assert picked.tempered == picked.logprob
+    if not masked and not penalised:
+        assert picked.drawn == picked.tempered
+
+
+def test_a_mask_that_forbids_nothing_changes_nothing() -> None:
+    sampling = Sampling(temperature=0.8, seed=3)
+    assert Sampler(sampling, []).pick(row(), b"\xff" * 3) == Sampler(sampling, []).pick(row())
 
 
 @pytest.mark.parametrize(

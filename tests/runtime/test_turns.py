@@ -151,11 +151,11 @@ def test_what_was_preempted_and_resumed_says_what_it_would_have_said(
 
 def test_undisturbed_turns_recompute_nothing(tiny: Pair, stages: Stages) -> None:
     stage = stages(tiny.ours, chunk=16)
-    before = stage.loop.engine.rows
+    before = tiny.ours.rows
     told = [stage.say(draw(50, seed=seed), f"p{seed}", max_tokens=20).end.facts for seed in range(3)]
     assert [fact.recomputed_tokens for fact in told] == [0, 0, 0]
     rows = sum(fact.computed_tokens + fact.said_tokens - 1 for fact in told)
-    assert stage.loop.engine.rows - before == rows
+    assert tiny.ours.rows - before == rows
 
 
 def test_a_forced_answer_is_said_as_it_stands_and_its_context_is_as_good_as_any(tiny: Pair, stages: Stages) -> None:

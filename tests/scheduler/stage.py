@@ -36,7 +36,7 @@ class Stage:
     def tell(self, event: Event, *, after: float = 0.0) -> list[Effect]:
         self.now += after
         effects = self.kernel.handle(event, self.now)
-        self.kernel.check()
+        self.kernel.books.check()
         self.log += effects
         return effects
 

@@ -118,7 +118,7 @@ def test_closing_a_program_ends_its_waiting_and_running_turns() -> None:
     stage.arrive("a2", range(50, 80), program="a", branch="other")
     refused = of(Refuse, stage.tell(Closed(ProgramId("a"), "cancelled")))
     assert sorted(effect.turn for effect in refused if isinstance(effect, Refuse)) == ["a1", "a2"]
-    assert stage.kernel.available == 8
+    assert stage.kernel.books.available == 8
 
 
 def test_a_new_turn_supersedes_only_what_it_extends_or_replaces() -> None:
@@ -127,14 +127,14 @@ def test_a_new_turn_supersedes_only_what_it_extends_or_replaces() -> None:
     stage.pause("a1")
     stage.run("a2", range(50, 58), program="a", branch="two")
     stage.pause("a2")
-    assert stage.kernel.held == 4
+    assert stage.kernel.books.held == 4
     stage.run("a3", [*range(8), 9], program="a", branch="three")  # extends one's context, under another name
     assert [(r.branch, r.why) for r in stage.log if isinstance(r, Release)] == [("one", "extended by the next turn")]
     stage.run("a4", range(90, 94), program="a", branch="two")  # shares nothing, and is the same branch
     assert [(r.branch, r.why) for r in stage.log if isinstance(r, Release)][1:] == [
         ("two", "replaced by another turn of its branch")
     ]
-    assert stage.kernel.held == 0
+    assert stage.kernel.books.held == 0
 
 
 def test_siblings_that_were_announced_share_what_is_held() -> None:
@@ -144,7 +144,7 @@ def test_siblings_that_were_announced_share_what_is_held() -> None:
     stage.tell(Forking(ProgramId("a"), 3))
     reused = [stage.run(f"s{n}", [*range(8), 100 + n], program="a", branch=f"s#{n}").reuse for n in range(3)]
     assert reused == [8, 8, 8]
-    assert stage.kernel.held == 0
+    assert stage.kernel.books.held == 0
 
 
 def test_turns_that_come_together_compute_their_common_prefix_once() -> None:
@@ -229,7 +229,7 @@ def test_what_can_never_run_is_refused_at_the_door(tokens: int) -> None:
     (refused,) = stage.arrive("a", range(tokens))
     assert isinstance(refused, Refuse)
     assert str(tokens) in refused.why or "no tokens" in refused.why
-    assert stage.kernel.waiting == 0
+    assert stage.kernel.books.waiting == 0
 
 
 def test_a_turn_that_grows_to_the_bound_is_stopped_there() -> None:
@@ -240,7 +240,7 @@ def test_a_turn_that_grows_to_the_bound_is_stopped_there() -> None:
     stage.compute("a", 1, 8)
     (stop,) = stage.tell(NeedRoom((TurnId("a"),)))
     assert isinstance(stop, Stop)
-    assert stage.kernel.available == 2
+    assert stage.kernel.books.available == 2
 
 
 def test_growth_takes_from_the_cache_then_preempts_the_latest_program() -> None:
@@ -268,7 +268,7 @@ def test_late_completions_of_cancelled_turns_are_dropped() -> None:
     stage.arrive("a", range(8))
     stage.tell(Cancelled(TurnId("a")))
     assert stage.compute("a", 8, 1) == []
-    assert stage.kernel.available == 8
+    assert stage.kernel.books.available == 8
     assert stage.kernel.ledger.free == 8
 
 
@@ -286,12 +286,12 @@ def test_tools_that_are_out_keep_a_program_in_the_books_until_it_closes() -> Non
     stage.pause("a1")
     stage.tell(ToolStarted(ProgramId("a"), "search", "c1"))
     stage.tell(Tick(), after=1000.0)
-    program = stage.kernel.programs[ProgramId("a")]
+    program = stage.kernel.books.programs[ProgramId("a")]
     assert isinstance(program, Program)
     assert list(program.tools) == ["c1"]
     stage.tell(ToolEnded(ProgramId("a"), "search", "c1"))
     stage.tell(Closed(ProgramId("a")))
-    assert not stage.kernel.programs
+    assert not stage.kernel.books.programs
 
 
 def test_a_policy_is_a_value_made_of_functions() -> None:

@@ -97,7 +97,7 @@ class Life:
         for effect in effects:
             match effect:
                 case Start(turn=name, reuse=reuse):
-                    self.missing[name] = len(self.stage.kernel._turns[name].tokens) - reuse
+                    self.missing[name] = len(self.stage.kernel.books.turns[name].tokens) - reuse
                 case Preempt(turn=name):
                     del self.missing[name]
                 case Refuse(turn=name) | Stop(turn=name):
@@ -116,6 +116,6 @@ class Life:
             for name in sorted(self.missing):
                 self.forget(name)
                 self.tell(Finished(TurnId(name)))
-        assert self.stage.kernel.waiting == 0
-        assert self.stage.kernel.held == 0
-        self.stage.kernel.check()
+        assert self.stage.kernel.books.waiting == 0
+        assert self.stage.kernel.books.held == 0
+        self.stage.kernel.books.check()

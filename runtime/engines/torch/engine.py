@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ....kvstore import Copy
 from ....kvstore.pages import Pages
 from ....scheduler import Demand, Grow, Start, TurnId, compose
 from ...detokenize import Detokenizer
-from .. import Capabilities, Job, Said
+from .. import Capabilities, End, Job, Said
 from .model import Model, Piece
 from .sample import Picked, Sampler
 
@@ -32,12 +32,16 @@ class Step:
 class _Line:
     """A turn's state on the compute thread: what samples, masks and spells its tokens."""
 
-    __slots__ = ("job", "sampler", "spell")
+    __slots__ = ("begun", "job", "sampler", "spell")
 
     def __init__(self, job: Job, tokenizer: Any) -> None:
         self.job = job
-        self.sampler = Sampler(job.sampling, job.tokens[: job.prompt])
+        said = job.tokens[job.prompt :]
+        self.sampler = Sampler(job.sampling, job.tokens[: job.prompt], said)
         self.spell = Detokenizer(tokenizer, job.sampling.stop)
+        for token in said:  # an answer that goes on: its text so far is out already
+            self.spell.feed(token)
+        self.begun = len(said)
 
 
 class TorchEngine:
@@ -64,6 +68,8 @@ class TorchEngine:
         self._lines: dict[TurnId, _Line] = {}
         self._batch: dict[TurnId, _Line] = {}
         self._copies: list[Copy] = []
+        self._made = [0] * self.pages.room  # the version of the weights that wrote each page first
+        self._version = 0
 
     @property
     def name(self) -> str:
@@ -101,8 +107,12 @@ class TorchEngine:
     def tokenizer(self) -> Any:
         return self.model.tokenizer
 
-    def start(self, job: Job, effect: Start) -> None:
-        """Put a turn into the batch; one that was preempted goes on where it stood."""
+    def start(self, job: Job, effect: Start) -> int:
+        """Put a turn into the batch; one that was preempted goes on where it stood.
+
+        Returns how many of its reused tokens lie in pages that older weights have written to, by the pages' own
+        record and not by their names.
+        """
         line = self._lines.get(job.turn)
         if line is None or line.job is not job:
             line = self._lines[job.turn] = _Line(job, self.model.tokenizer)
@@ -110,6 +120,9 @@ class TorchEngine:
         self._batch[job.turn] = line
         if effect.copy is not None:
             self._copies.append(effect.copy)
+            self._made[effect.copy.target] = self._made[effect.copy.source]
+        used = [page for page in job.pages[: -(-effect.reuse // self.page)] if self._made[page] < self._version]
+        return min(effect.reuse, len(used) * self.page)
 
     def grow(self, effect: Grow) -> None:
         """Room for more tokens. A copy replaces the page in which the turn stands."""
@@ -117,6 +130,7 @@ class TorchEngine:
         if effect.copy is not None:
             job.pages[job.computed // self.page] = effect.copy.target
             self._copies.append(effect.copy)
+            self._made[effect.copy.target] = self._made[effect.copy.source]
         job.pages.extend(effect.pages)
 
     def suspend(self, turn: TurnId) -> None:
@@ -127,6 +141,16 @@ class TorchEngine:
         """Forget a turn."""
         self._batch.pop(turn, None)
         self._lines.pop(turn, None)
+
+    def rest(self, turn: TurnId) -> str:
+        """Text that was held back."""
+        line = self._lines.get(turn)
+        return "" if line is None else line.spell.finish()
+
+    def load(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
+        """New weights; no step may run. Raises ValueError, and changes nothing, for what does not fit the model."""
+        self.model.reweigh(tensors)
+        self._version = version
 
     def short(self) -> tuple[TurnId, ...]:
         """Turns whose pages have no room for what they have to compute."""
@@ -145,6 +169,8 @@ class TorchEngine:
             stop = job.computed + share.tokens
             known = tuple(job.tokens[job.computed : stop])
             pieces.append(Piece(tuple(job.pages), job.computed, known, wants=stop == len(job.tokens)))
+            for page in job.pages[-(-job.computed // self.page) : -(-stop // self.page)]:
+                self._made[page] = self._version
             lines.append(line)
         copies, self._copies = tuple(self._copies), []
         return Step(copies, tuple(pieces), tuple(lines))
@@ -174,7 +200,7 @@ class TorchEngine:
 
     def _say(self, line: _Line, computed: int, logits: torch.Tensor) -> Said:
         job = line.job
-        count = len(job.tokens) - job.prompt
+        count = len(job.tokens) - job.prompt - line.begun
         if job.forced is not None:
             picked = Picked(job.forced[count], 0.0, ())
         else:
@@ -185,7 +211,8 @@ class TorchEngine:
             job.grammar.accept(token)
         text, stopped = line.spell.feed(token) if token not in self.model.eos else ("", False)
         full = count + 1 >= job.sampling.max_tokens or len(job.tokens) + 1 >= self.longest
-        end = "stop" if ended or stopped else "length" if full and job.forced is None else None
+        end: End | None = "stop" if ended or stopped else "length" if full and job.forced is None else None
         if end is not None and not stopped:
             text += line.spell.finish()
-        return Said(job.turn, computed, token, text, picked.logprob, picked.top, end)  # type: ignore[arg-type]
+        rates = (picked.logprob, picked.drawn, picked.tempered)
+        return Said(job.turn, computed, token, text, *rates, picked.forced, self._version, picked.top, end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,25 @@ class Model:
         wanted = _wanted(pieces)
         self.rows += len(tokens)
         return _run(self._network, tokens, plan, wanted)
+
+    @torch.no_grad()
+    def reweigh(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite weights, by their names in the network's state; what is not named stays as it is.
+
+        Raises ValueError, and changes nothing, for a name or shape that the network does not have.
+        """
+        own = self._network.state_dict()
+        unknown = sorted(tensors.keys() - own.keys())
+        if unknown:
+            raise ValueError(
+                f"{self.name} has no weights {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}: "
+                f"give names such as {next(iter(own))}"
+            )
+        for name, tensor in tensors.items():
+            if tensor.shape != own[name].shape:
+                raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}")
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.shape.dtype} on {self.device}>"

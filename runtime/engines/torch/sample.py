@@ -19,47 +19,63 @@ from ...sampling import Sampling
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A token, its log probability under the model's own distribution, and the likeliest alternatives."""
+    """A token, how likely it was, in natural logarithms, and the likeliest alternatives."""
 
     token: int
     logprob: float
+    """Under the model's own distribution."""
     top: tuple[tuple[int, float], ...]
+    drawn: float = 0.0
+    """Under the one it was drawn from: penalties, grammar and temperature applied, before top-k, top-p and min-p cut.
+    Greedy answers are counted at temperature 1."""
+    tempered: float = 0.0
+    """Under the model's own at the sampling temperature; greedy answers: `logprob`."""
+    forced: bool = False
+    """The grammar allowed nothing else."""
 
 
 class Sampler:
-    """Chooses the tokens of one answer."""
+    """Chooses the tokens of one answer. `said` are those of an answer that was begun before and goes on here."""
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], said: Sequence[int] = ()) -> None:
         self.sampling = sampling
         self._seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
         self._prompt = frozenset(prompt) if sampling.repetition_penalty != 1.0 else frozenset()
-        self._said: list[int] = []
+        self._said = list(said)
 
     def pick(self, logits: torch.Tensor, mask: bytes | None = None) -> Picked:
         """A token for one row of logits [vocab]; `mask` has a bit per token, lowest first, 1 = allowed.
 
-        Log probabilities are those of the raw logits, before penalties, mask and temperature. ValueError if the
+        `logprob` and `top` are those of the raw logits, before penalties, mask and temperature. One pass over the
+        vocabulary sums each distribution that differs from the others, and none the same twice. ValueError if the
         mask allows nothing.
         """
         raw = logits.float().cpu()
-        row = self._penalised(raw)
+        row, forced = self._penalised(raw), False
         if mask is not None:
-            row = _masked(row, mask)
-        token = int(row.argmax()) if self.sampling.temperature == 0 else self._draw(row)
+            row, forced = _masked(row, mask)
+        warm = self.sampling.temperature
+        cooled = row if warm in (0, 1) else row / warm
+        token = int(row.argmax()) if warm == 0 else self._draw(cooled)
         self._said.append(token)
-        wanted = self.sampling.logprobs
         total = torch.logsumexp(raw, 0)
-        top: tuple[tuple[int, float], ...] = ()
-        if wanted:
-            values, ids = raw.topk(min(wanted, raw.numel()))
-            top = tuple(zip(ids.tolist(), (values - total).tolist(), strict=True))
-        return Picked(token, float(raw[token] - total), top)
+        logprob = float(raw[token] - total)
+        tempered = logprob if warm in (0, 1) else _log_share(cooled if row is raw else raw / warm, token)
+        drawn = tempered if row is raw else _log_share(cooled, token)
+        return Picked(token, logprob, self._top(raw, total), drawn, tempered, forced)
 
     def rollback(self, count: int) -> None:
         """Unsay the last `count` tokens: what is drawn next equals what was drawn then."""
         if not 0 <= count <= len(self._said):
             raise ValueError(f"cannot unsay {count} of {len(self._said)} tokens")
         del self._said[len(self._said) - count :]
+
+    def _top(self, raw: torch.Tensor, total: torch.Tensor) -> tuple[tuple[int, float], ...]:
+        wanted = self.sampling.logprobs
+        if not wanted:
+            return ()
+        values, ids = raw.topk(min(wanted, raw.numel()))
+        return tuple(zip(ids.tolist(), (values - total).tolist(), strict=True))
 
     def _penalised(self, row: torch.Tensor) -> torch.Tensor:
         s = self.sampling
@@ -78,7 +94,6 @@ class Sampler:
 
     def _draw(self, row: torch.Tensor) -> int:
         s = self.sampling
-        row = row / s.temperature
         values, ids = row.sort(descending=True, stable=True)
         probs = values.softmax(0)
         keep = torch.ones_like(probs, dtype=torch.bool)
@@ -101,11 +116,20 @@ def _share(seed: int, position: int) -> float:
     return (int.from_bytes(digest) >> 11) / 2**53
 
 
-def _masked(row: torch.Tensor, mask: bytes) -> torch.Tensor:
+def _log_share(row: torch.Tensor, token: int) -> float:
+    """The token's part of the softmax of a row, as its logarithm."""
+    return float(row[token] - torch.logsumexp(row, 0))
+
+
+def _masked(row: torch.Tensor, mask: bytes) -> tuple[torch.Tensor, bool]:
+    """The row with what is not allowed at minus infinity, and whether only one token is left."""
     packed = torch.frombuffer(bytearray(mask), dtype=torch.uint8)
     bits = ((packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).reshape(-1)[: row.numel()].bool()
     allowed = torch.zeros_like(row, dtype=torch.bool)
     allowed[: bits.numel()] = bits
-    if not allowed.any():
+    left = int(allowed.sum())
+    if not left:
         raise ValueError("the grammar allows no token here: its matcher is broken or the vocabulary is another one")
-    return row.masked_fill(~allowed, float("-inf"))
+    if left == row.numel():
+        return row, False  # free text between calls: nothing to fill, and no second distribution to sum
+    return row.masked_fill(~allowed, float("-inf")), left == 1

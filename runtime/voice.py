@@ -1,0 +1,41 @@
+"""How a model speaks: its tokenizer, its template, its dialect of tool calls, and grammars for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..tools import Dialect, Grammar, dialect_for
+from ..tools.grammars.llguidance import LLGuidanceCompiler
+from .ask import Ask
+from .detokenize import Detokenizer
+from .engines import Speaker
+from .render import Renderer
+
+
+class Voice:
+    """Everything that is needed to put a question to a model that takes token ids."""
+
+    def __init__(self, speaker: Speaker, name: str) -> None:
+        tokenizer = speaker.tokenizer
+        self.dialect: Dialect = dialect_for(name, getattr(tokenizer, "chat_template", None))
+        self.render = Renderer(tokenizer, self.dialect, speaker.eos)
+        self.compiler = LLGuidanceCompiler(tokenizer.backend_tokenizer.to_str(), eos=speaker.eos, vocab=speaker.vocab)
+        self._tokenizer = tokenizer
+        self._eos = frozenset(speaker.eos)
+
+    def grammar(self, ask: Ask, said: Sequence[int] = ()) -> Grammar | None:
+        """What holds the model to what was asked for, behind the tokens that an answer has already."""
+        if ask.schema is not None:
+            grammar: Grammar | None = self.compiler.schema(ask.schema)
+        elif not ask.constrain or not ask.tools:
+            grammar = None
+        else:
+            grammar = self.compiler.tools(ask.tools, ask.choice, self.dialect, parallel=ask.parallel)
+        for token in said if grammar is not None else ():
+            grammar.accept(token)  # type: ignore[union-attr]  # checked once, above
+        return grammar
+
+    def spell(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """The text that was told of an answer that has come so far."""
+        out = Detokenizer(self._tokenizer, stop)
+        return "".join(out.feed(token)[0] for token in tokens if token not in self._eos)
