@@ -12,12 +12,16 @@ SostenutoError
 ├── UnknownMark         no mark of this name
 ├── ForeignMark         a mark of another model or tenant
 ├── ForkAlive           a rollback behind a place from which forks live
+├── SessionClosed       the session was closed
 ├── HostClosed          the host was closed, before or during a turn
 ├── RepairsSpent        too many tool calls in a row were rejected
 ├── BadMessage          a message that cannot be put before the model
 ├── BadRequest          a request to the server whose fields are not as they must be
 ├── BadRollout          a rollout whose tokens and numbers do not belong together
 ├── TrainerUnsupported  a trainer whose weights or settings a rollout cannot follow
+├── BadSaver            a checkpointer that is none
+├── SaverUnable         a call that a checkpointer does not have
+├── BadEdit             an edit of saved threads that cannot be made
 └── BrokenJournal       a journal that cannot be read
 """
 
@@ -104,3 +108,19 @@ class ForeignMark(SostenutoError, ValueError):
 
 class ForkAlive(SostenutoError):
     """A rollback behind a place from which forks live."""
+
+
+class BadSaver(SostenutoError, TypeError):
+    """A checkpointer that is none."""
+
+
+class SaverUnable(SostenutoError, NotImplementedError):
+    """A call that a checkpointer does not have."""
+
+
+class BadEdit(SostenutoError, ValueError):
+    """An edit of saved threads that cannot be made."""
+
+
+class SessionClosed(SostenutoError):
+    """The session was closed."""

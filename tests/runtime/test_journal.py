@@ -86,8 +86,8 @@ def test_what_was_written_live_gives_the_same_effects_again(journal: Path) -> No
     kernel, count = replay(journal)
     lines = journal.read_text().splitlines()
     assert count == len(lines) - 1
-    kernel.check()
-    assert (kernel.running, kernel.waiting) == (0, 0)
+    kernel.books.check()
+    assert (kernel.books.running, kernel.books.waiting) == (0, 0)
     kinds = {json.loads(line)["event"]["kind"] for line in lines[1:]}
     assert {"Arrived", "Stepped", "Paused", "Finished", "Cancelled", "ToolStarted", "ToolEnded"} <= kinds
 

@@ -1,0 +1,297 @@
+"""One agent's conversation, token by token: turn, mark, fork, rollback.
+
+A session knows its tokens; keys and values are only ever a cache of them. What a mark keeps can be evicted, and going
+back to it then costs time and gives the same answer. Draws depend on the seed and the place in an answer alone, and a
+grammar's state follows from the tokens of the answer, so both are marked, forked and rolled back with the tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Self
+from uuid import uuid4
+from weakref import WeakSet, finalize
+
+from ..scheduler import Marked, Unmarked
+from ..tools import Tool
+from .answer import Answer, Answering
+from .ask import Ask, Message
+from .errors import BadMessage, Busy, ForeignMark, ForkAlive, SessionClosed, Unable, UnknownMark
+from .history import History
+from .host import Host
+from .sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment of a conversation. It is a value: it stays true whatever becomes of the session."""
+
+    key: str
+    history: History
+    model: str
+    """The fingerprint of the model that it belongs to."""
+    tenant: str
+
+    def __len__(self) -> int:
+        return len(self.history.tokens)
+
+
+class Session:
+    """A conversation on a host, for one caller at a time. Close it, or use it in a `with`.
+
+    `repr` shows where it stands.
+    """
+
+    _host: Host
+    _ask: Ask
+    _history: History
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        tenant: str = "default",
+        tools: Sequence[Tool] = (),
+        sampling: Sampling | None = None,
+        program: str | None = None,
+        **ask: Any,
+    ) -> None:
+        """`ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`.
+
+        Raises Unable where the engine takes no token ids.
+        """
+        if not host.can.tokens:
+            raise Unable(f"{host.engine.name} takes messages and gives text: a session needs an engine of token ids")
+        name = program or f"{tenant}/session-{uuid4()}"
+        wanted = Ask((), tuple(tools), sampling=sampling or Sampling(), program=name, tenant=tenant)
+        self._settle(_Family(host, name), replace(wanted, **ask), History())
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All of the conversation so far."""
+        return self._history.tokens
+
+    @property
+    def said(self) -> int:
+        """Tokens of an answer that has been begun and not ended; 0 when the last one is whole."""
+        return self._history.said
+
+    # -- what others say
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Go on with these tokens; an answer that was begun is over."""
+        self._idle()
+        self._history = self._history.fed(tokens)
+
+    def read(self, messages: Sequence[Message]) -> None:
+        """Go on with these messages, as the model's template writes them.
+
+        A template that does not only append writes the past anew; then only what is left of it is shared. Raises
+        BadMessage where tokens were fed, since nobody can say which messages they are.
+        """
+        self._idle()
+        known = self._history.messages()
+        if known is None:
+            raise BadMessage("this conversation was fed with tokens: feed the next ones too")
+        tokens = self._host.render.tokens([*known, *messages], self._ask.tools)
+        self._history = self._history.read(tuple(messages), tokens)
+
+    # -- what the model says
+
+    def generate(self, max_tokens: int | None = None, *, seed: int | None = None, **sampling: Any) -> Answer:
+        """An answer, or the rest of one that was broken off; in this thread.
+
+        Its tokens become part of the conversation. `seed` and `sampling` are for a new answer: one that goes on
+        keeps its own. Raises what a turn can raise; then the conversation stands where it stood.
+        """
+        with self._saying():
+            answering = self._begin(max_tokens, seed, sampling)
+            return self._end(answering.wait())
+
+    async def agenerate(self, max_tokens: int | None = None, *, seed: int | None = None, **sampling: Any) -> Answer:
+        """As `generate`, in this coroutine."""
+        with self._saying():
+            answering = self._begin(max_tokens, seed, sampling)
+            return self._end(await answering.arrive())
+
+    # -- moments
+
+    def mark(self, key: str) -> Mark:
+        """Keep this moment under a name; the same name again moves it. Nothing is copied."""
+        self._idle()
+        mark = Mark(key, self._history, self._host.engine.fingerprint, self._ask.tenant)
+        self._marks[key] = mark
+        self._keep(_marked(self._name, key), mark.history.tokens)
+        return mark
+
+    def unmark(self, key: str) -> None:
+        """Nobody will go back to it. Raises UnknownMark."""
+        self._find(key)
+        del self._marks[key]
+        self._host.tell(Unmarked((_marked(self._name, key),)))
+
+    def rollback(self, to: str | int | Mark) -> int:
+        """Go back to a mark, or to the first so many tokens; returns how many were given up. Nothing is computed.
+
+        Raises UnknownMark; ForeignMark for one of another model or tenant, or that is not behind this place;
+        ForkAlive while forks live that began after it: close them first.
+        """
+        self._idle()
+        history = self._history.cut(to) if isinstance(to, int) else self._find(to).history
+        if self.tokens[: len(history.tokens)] != history.tokens:
+            raise ForeignMark(
+                f"the mark {to!r} is not behind this place: the conversation has gone another way since. "
+                "fork(at=...) goes there"
+            )
+        later = sum(1 for child in self._children if child._lives_behind(len(history.tokens)))
+        if later:
+            raise ForkAlive(
+                f"{later} forks live that began behind token {len(history.tokens)}, to which this was to go back: "
+                "close them first, or fork(at=...) and leave this one as it is"
+            )
+        lost = len(self.tokens) - len(history.tokens)
+        self._history = history
+        self._keep_place()
+        return lost
+
+    def fork(self, n: int = 1, *, at: str | Mark | None = None, reseed: bool = True) -> list[Session]:
+        """`n` conversations that go on from here, or from a mark, each its own way.
+
+        They share what was computed, and copy less than a page. With `reseed` each draws with a seed of its own,
+        made of this one's and its number; without it they would all say the same.
+        """
+        self._idle()
+        if n < 1:
+            raise ValueError(f"n: found {n}; a fork has at least one branch")
+        history = self._history if at is None else self._find(at).history
+        return [self._child(history, reseed) for _ in range(n)]
+
+    def close(self) -> None:
+        """Let everything go. Closing twice is harmless; forks live on."""
+        self._let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"{len(self._children)} forks, {len(self._marks)} marks" if self._let_go.alive else "closed"
+        return f"<Session {len(self.tokens)} tokens, {self.said} of an answer | {state}>"
+
+    def _settle(self, family: _Family, ask: Ask, history: History) -> None:
+        self._host = family.host
+        self._family = family
+        self._name = f"{family.program}#{next(family.numbers)}"
+        self._ask = replace(ask, branch=self._name)
+        self._history = history
+        self._born = len(history.tokens)  # where it left its parent
+        self._marks: dict[str, Mark] = {}
+        self._children: WeakSet[Session] = WeakSet()
+        self._busy = False
+        family.alive += 1
+        # Who forgets to close a session must not keep its pages until their time is over.
+        self._let_go = finalize(self, _let_go, family, self._name, self._marks)
+        self._let_go.atexit = False
+
+    def _child(self, history: History, reseed: bool) -> Session:
+        child, ask = Session.__new__(Session), self._ask
+        number = next(self._family.numbers)
+        if reseed and ask.sampling.seed is not None:
+            ask = replace(ask, sampling=replace(ask.sampling, seed=_seed_of(ask.sampling.seed, number)))
+        begun = history.begun
+        if reseed and begun is not None and begun.sampling.seed is not None:
+            history = history.reseeded(_seed_of(begun.sampling.seed, number))
+        child._settle(self._family, ask, history)
+        self._children.add(child)
+        child._keep_place()
+        return child
+
+    def _lives_behind(self, length: int) -> bool:
+        return self._let_go.alive and self._born > length
+
+    def _find(self, mark: str | Mark) -> Mark:
+        if isinstance(mark, str):
+            if mark not in self._marks:
+                known = ", ".join(sorted(self._marks)) or "there are none"
+                raise UnknownMark(f"no mark {mark!r} in this session: {known}")
+            return self._marks[mark]
+        model, tenant = self._host.engine.fingerprint, self._ask.tenant
+        if (mark.model, mark.tenant) != (model, tenant):
+            what = "model" if mark.model != model else f"tenant ({mark.tenant}, this is {tenant})"
+            raise ForeignMark(f"the mark {mark.key!r} is of another {what}: go back to it where it was set")
+        return mark
+
+    def _keep_place(self) -> None:
+        self._keep(self._name, self.tokens)
+
+    def _keep(self, key: str, tokens: tuple[int, ...]) -> None:
+        if self._host.can.fork:
+            self._host.tell(Marked(key, self._host.root(self._ask.tenant), tokens))
+
+    def _idle(self) -> None:
+        if not self._let_go.alive:
+            raise SessionClosed("this session is closed: open another one, or fork one that is open")
+        if self._busy:
+            raise Busy("this session is generating: one caller at a time; fork it to go two ways at once")
+
+    @contextmanager
+    def _saying(self) -> Iterator[None]:
+        self._idle()
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _begin(self, max_tokens: int | None, seed: int | None, changes: dict[str, Any]) -> Answering:
+        begun, ask = self._history.begun, self._ask
+        if begun is None:
+            drawn = ask.sampling.seed if seed is None else seed
+            own = secrets.randbits(62) if drawn is None else drawn
+            sampling = replace(ask.sampling, seed=own, **changes)
+        elif seed is None and not changes:
+            sampling = begun.sampling
+        else:
+            raise ValueError("an answer that goes on keeps its seed and sampling: roll it back to draw it anew")
+        if max_tokens is not None:
+            sampling = replace(sampling, max_tokens=max_tokens)
+        self._sampling = sampling
+        return self._host.resume(replace(ask, sampling=sampling), self.tokens, said=self.said)
+
+    def _end(self, answer: Answer) -> Answer:
+        self._history = self._history.spoken(answer.tokens, self._sampling, whole=answer.reason == "stop")
+        self._keep_place()
+        return answer
+
+
+class _Family:
+    """A session and all that were forked from it: one program to the scheduler."""
+
+    def __init__(self, host: Host, program: str) -> None:
+        self.host = host
+        self.program = program
+        self.numbers = count()
+        self.alive = 0
+
+
+def _let_go(family: _Family, name: str, marks: dict[str, Mark]) -> None:
+    family.host.tell(Unmarked((name, *(_marked(name, key) for key in marks))))
+    family.alive -= 1
+    if family.alive == 0:
+        family.host.finish(family.program)
+
+
+def _marked(session: str, key: str) -> str:
+    return f"{session}@{key}"
+
+
+def _seed_of(seed: int, number: int) -> int:
+    """A child's seed: a hash, so that neighbours have nothing in common."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=7).digest())
