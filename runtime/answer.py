@@ -42,9 +42,10 @@ class Answer:
 class Answering:
     """An answer while it comes: read `ticket` in the manner of your world, and feed each chunk to `take`."""
 
-    def __init__(self, ticket: Ticket, parser: Parser | Prose, *, before: str = "") -> None:
+    def __init__(self, ticket: Ticket, parser: Parser | Prose, prompt: tuple[int, ...] = (), before: str = "") -> None:
         """`before` is the text of an answer that goes on, as far as it went."""
         self.ticket = ticket
+        self.prompt = prompt
         self.answer: Answer | None = None
         self._parser = parser
         self._text = [before]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
-from ..scheduler import Closed, Event, KvPolicy, ProgramId, named
+from ..scheduler import Closed, Event, KvPolicy, Marked, ProgramId, Unmarked, named
 from ..tools import HERMES, Parser, Prose
 from ..tracing import trace_headers
 from .answer import Answering
@@ -120,11 +120,23 @@ class Host:
             ask=ask,
             trace=trace_headers(),
         )
-        return Answering(self.loop.submit(request), parser(), before=before)
+        return Answering(self.loop.submit(request), parser(), request.tokens, before)
 
     def root(self, tenant: str = "default") -> str:
         """The root of a tenant's context names under the present weights, in hex."""
         return self.loop.root(tenant)
+
+    def mark(self, key: str, tokens: Sequence[int], *, tenant: str = "default") -> None:
+        """Keep a context under a name, as far as it is computed, until `unmark`, its time's end or need of its room.
+
+        Marking again under the same name replaces the mark. An engine that cannot fork is not asked.
+        """
+        if self.can.fork:
+            self.loop.tell(Marked(key, self.root(tenant), tuple(tokens)))
+
+    def unmark(self, *keys: str) -> None:
+        """Nobody will come back to these; unknown ones are ignored."""
+        self.loop.tell(Unmarked(keys))
 
     def tell(self, event: Event) -> None:
         """Report what happened to a program outside the model."""

@@ -17,7 +17,6 @@ from typing import Any, Self
 from uuid import uuid4
 from weakref import WeakSet, finalize
 
-from ..scheduler import Marked, Unmarked
 from ..tools import Tool
 from .answer import Answer, Answering
 from .ask import Ask, Message
@@ -133,7 +132,7 @@ class Session:
         """Nobody will go back to it. Raises UnknownMark."""
         self._find(key)
         del self._marks[key]
-        self._host.tell(Unmarked((_marked(self._name, key),)))
+        self._host.unmark(_marked(self._name, key))
 
     def rollback(self, to: str | int | Mark) -> int:
         """Go back to a mark, or to the first so many tokens; returns how many were given up. Nothing is computed.
@@ -232,8 +231,7 @@ class Session:
         self._keep(self._name, self.tokens)
 
     def _keep(self, key: str, tokens: tuple[int, ...]) -> None:
-        if self._host.can.fork:
-            self._host.tell(Marked(key, self._host.root(self._ask.tenant), tokens))
+        self._host.mark(key, tokens, tenant=self._ask.tenant)
 
     def _idle(self) -> None:
         if not self._let_go.alive:
@@ -282,7 +280,7 @@ class _Family:
 
 
 def _let_go(family: _Family, name: str, marks: dict[str, Mark]) -> None:
-    family.host.tell(Unmarked((name, *(_marked(name, key) for key in marks))))
+    family.host.unmark(name, *(_marked(name, key) for key in marks))
     family.alive -= 1
     if family.alive == 0:
         family.host.finish(family.program)

@@ -20,9 +20,9 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
 from ...tools import Call
+from ..answer import Answer
 from ..ask import Message
 from ..errors import BadMessage
-from ..answer import Answer
 from ..ticket import Facts
 
 KEY = "sostenuto"
@@ -33,10 +33,11 @@ _LEFT_OUT = frozenset({"tool_use", "tool_call", "thinking", "redacted_thinking",
 """What other providers put among the text: calls, which stand in `tool_calls` too, and thoughts, which are not said."""
 
 
-def read_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+def read_messages(messages: Sequence[BaseMessage], *, model: str) -> tuple[Message, ...]:
     """LangChain's messages as ours. Raises BadMessage for content that is no text and for unknown roles.
 
-    An answer of ours brings its ids along, unless somebody changed its text or calls since: then it is rendered.
+    An answer that the model of this fingerprint gave brings its ids along, unless somebody changed its text or calls
+    since: then, like an answer of any other model, it is rendered.
     """
     names: dict[str, str] = {}
     read = []
@@ -50,7 +51,7 @@ def read_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
             case AIMessage():
                 names.update({str(call["id"]): call["name"] for call in message.tool_calls})
                 calls = tuple(_call(call) for call in message.tool_calls)
-                read.append(Message("assistant", text, calls, _said(message)))
+                read.append(Message("assistant", text, calls, _said(message, model)))
             case ToolMessage():
                 name = message.name or names.get(message.tool_call_id, "")
                 read.append(Message("tool", text, tool=name, call=message.tool_call_id))
@@ -63,7 +64,7 @@ def read_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     return tuple(read)
 
 
-def write_message(answer: Answer, *, model: str) -> AIMessage:
+def write_message(answer: Answer, *, model: str, fingerprint: str) -> AIMessage:
     """An answer as LangChain's message, with usage, its ids, and the facts about its context."""
     outcome = answer.outcome
     content = outcome.text
@@ -75,25 +76,9 @@ def write_message(answer: Answer, *, model: str) -> AIMessage:
         invalid.append(InvalidToolCall(name=None, args=answer.text, id=None, error=told, type="invalid_tool_call"))
     message = AIMessage(content=content, tool_calls=calls, invalid_tool_calls=invalid)
     message.usage_metadata = usage_of(answer.facts)
-    message.response_metadata = metadata_of(answer, model=model, digest=digest_of(message))
+    message.response_metadata = _metadata(answer, model)
+    message.response_metadata[KEY] |= {"model": fingerprint, "digest": digest_of(message)}
     return message
-
-
-def metadata_of(answer: Answer, *, model: str, digest: str) -> dict[str, Any]:
-    """What goes into `response_metadata`: the standard names, and under our key the ids and the facts."""
-    facts = answer.facts
-    reason = "tool_calls" if answer.calls else answer.reason
-    ours = {
-        "tokens": list(answer.tokens),
-        "digest": digest,
-        "program": facts.program,
-        "outcome": answer.outcome.kind,
-        "turn": facts_of(facts),
-    }
-    told: dict[str, Any] = {"model_name": model, "model_provider": KEY, "finish_reason": reason, KEY: ours}
-    if any(answer.top):
-        told["logprobs"] = {"content": [list(top) for top in answer.top]}
-    return told
 
 
 def usage_of(facts: Facts) -> UsageMetadata:
@@ -117,9 +102,25 @@ def digest_of(message: AIMessage) -> str:
     return blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
-def _said(message: AIMessage) -> tuple[int, ...]:
+def _metadata(answer: Answer, model: str) -> dict[str, Any]:
+    """The standard names, and under our key the ids and the facts."""
+    facts = answer.facts
+    reason = "tool_calls" if answer.calls else answer.reason
+    ours = {
+        "tokens": list(answer.tokens),
+        "program": facts.program,
+        "outcome": answer.outcome.kind,
+        "turn": facts_of(facts),
+    }
+    told: dict[str, Any] = {"model_name": model, "model_provider": KEY, "finish_reason": reason, KEY: ours}
+    if any(answer.top):
+        told["logprobs"] = {"content": [list(top) for top in answer.top]}
+    return told
+
+
+def _said(message: AIMessage, model: str) -> tuple[int, ...]:
     ours = message.response_metadata.get(KEY)
-    if not isinstance(ours, dict) or ours.get("digest") != digest_of(message):
+    if not isinstance(ours, dict) or (ours.get("model"), ours.get("digest")) != (model, digest_of(message)):
         return ()
     return tuple(ours["tokens"])
 

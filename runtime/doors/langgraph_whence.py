@@ -6,10 +6,10 @@ configuration is kept in a context variable for as long as the call needs it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,6 +29,8 @@ class Whence:
     metadata: dict[str, Any]
     manager: Any
     """The run manager, or the callback manager of the run above; None outside of any run."""
+    departs: Mapping[str, str] = field(default_factory=dict)
+    """By namespace, the checkpoint from which the present superstep departs; empty without a checkpointer."""
 
     @property
     def handlers(self) -> Sequence[BaseCallbackHandler]:
@@ -68,7 +70,8 @@ def whence(manager: Any) -> Whence:
     config = _told.get() or identified(None)
     above = config.get("callbacks")
     known = manager or (above if isinstance(above, BaseCallbackManager) else None)
-    return Whence({**config.get("metadata", {}), **(manager.metadata if manager else {})}, known)
+    told = {**config.get("metadata", {}), **(manager.metadata if manager else {})}
+    return Whence(told, known, config.get("configurable", {}).get("checkpoint_map") or {})
 
 
 def identified(config: RunnableConfig | None) -> RunnableConfig:

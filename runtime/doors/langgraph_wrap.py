@@ -12,16 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable
 from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command, Send
 
 from ...scheduler import Closed, Event, Forking, Interrupted, ProgramId, ToolEnded, ToolStarted, Travelled
 from ...tracing import GraphTracer
 from ..host import Host
+from .langgraph_moments import Moments
+from .langgraph_saver import BoundSaver
 
 AnyRunnable = TypeVar("AnyRunnable", bound=Runnable[Any, Any])
 
@@ -29,8 +33,9 @@ AnyRunnable = TypeVar("AnyRunnable", bound=Runnable[Any, Any])
 def wrap(graph: AnyRunnable) -> AnyRunnable:
     """The same graph, whose runs hold their context across tool pauses and give it up when they end.
 
-    Works on any compiled LangGraph graph, `create_agent`'s included. Wrapping twice is wrapping once. Raises
-    TypeError for what is no runnable, such as a StateGraph that was not compiled.
+    Works on any compiled LangGraph graph, `create_agent`'s included. Where it has a checkpointer, its checkpoints keep
+    the contexts that belong to them, so that going back to one computes nothing anew. Wrapping twice is wrapping
+    once. Raises TypeError for what is no runnable, such as a StateGraph that was not compiled.
     """
     given: object = graph  # whatever the caller's types promise
     if not isinstance(given, Runnable):
@@ -38,7 +43,12 @@ def wrap(graph: AnyRunnable) -> AnyRunnable:
         raise TypeError(f"wrap() takes a compiled graph, found {type(given).__name__}{hint}")
     if any(isinstance(handler, Lifecycle) for handler in _handlers(getattr(graph, "config", None))):
         return graph
-    return graph.with_config(callbacks=[Lifecycle(), GraphTracer()])  # type: ignore[return-value]
+    saver = getattr(graph, "checkpointer", None)
+    moments = _moments_of(saver) if isinstance(saver, BaseCheckpointSaver) else Moments()
+    wrapped: Any = graph.with_config(callbacks=[Lifecycle(moments), GraphTracer()])
+    if isinstance(saver, BaseCheckpointSaver):
+        wrapped.checkpointer = BoundSaver(saver, moments)
+    return wrapped  # type: ignore[no-any-return]
 
 
 def lifecycle_of(handlers: Sequence[BaseCallbackHandler]) -> Lifecycle | None:
@@ -66,7 +76,8 @@ class Lifecycle(GraphCallbackHandler):
 
     run_inline = True  # in order, and in the run's own thread: an executor would reorder tool ends and resumes
 
-    def __init__(self) -> None:
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
         self._roots: dict[UUID, _Root] = {}
         self._root_of: dict[UUID, UUID] = {}
         self._lock = threading.Lock()
@@ -170,6 +181,15 @@ class Lifecycle(GraphCallbackHandler):
             del self._roots[run_id]
             for known in (run_id, *root.runs):
                 self._root_of.pop(known, None)
+
+
+_known: WeakKeyDictionary[BaseCheckpointSaver[Any], Moments] = WeakKeyDictionary()
+
+
+def _moments_of(saver: BaseCheckpointSaver[Any]) -> Moments:
+    """Graphs that save to the same checkpointer have their threads in common."""
+    inner = saver.inner if isinstance(saver, BoundSaver) else saver
+    return _known.setdefault(inner, Moments())
 
 
 def program_of(tenant: str, thread: str) -> ProgramId:

@@ -99,9 +99,9 @@ def test_a_fork_says_what_the_same_tokens_say_alone(host: Host, tiny: Pair) -> N
         seed = fork._history.parts[-1].sampling.seed  # type: ignore[union-attr]
     with Host(TorchEngine(tiny.ours, pool_tokens=2048)) as alone:
         with Session(alone, sampling=Sampling(temperature=1.0, seed=seed)) as fresh:
-            fresh._history = (
-                History(history[:50]).fed(()).spoken(history[50:], Sampling(temperature=1.0, seed=seed), whole=False)
-            )
+            fresh.feed(history[:50])
+            begun = Sampling(temperature=1.0, seed=seed)
+            fresh._history = fresh._history.spoken(history[50:], begun, whole=False)
             told = fresh.generate(8)
     assert told.tokens == said
     assert told.facts.reused_tokens == 0

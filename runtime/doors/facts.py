@@ -1,0 +1,29 @@
+"""A turn's facts as the attributes of a span."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...tracing import names
+from ..ticket import Facts
+
+
+def kv_attributes(facts: Facts) -> dict[str, Any]:
+    """What became of a turn's context: by OpenTelemetry's names where there are any, else by ours."""
+    reason = {names.HOLD_WHY: facts.hold_why, names.HELD_UNTIL: facts.held_until} if facts.held_s else {}
+    return {
+        names.INPUT_TOKENS: facts.prompt_tokens,
+        names.OUTPUT_TOKENS: facts.said_tokens,
+        names.CACHE_READ: facts.reused_tokens,
+        names.CACHE_CREATION: facts.computed_tokens,
+        names.CACHE_WRITE: facts.computed_tokens,
+        names.PROGRAM: facts.program,
+        names.TURN: facts.turn,
+        names.POLICY: facts.policy,
+        names.KV_HIT_TOKENS: facts.reused_tokens,
+        names.KV_COMPUTED_TOKENS: facts.computed_tokens + facts.recomputed_tokens,
+        names.KV_TIER: "device",
+        names.KV_WHY: facts.why,
+        names.QUEUE_SECONDS: facts.queued_s,
+        **reason,
+    }

@@ -1,0 +1,110 @@
+"""Which contexts belong to which checkpoints of a graph: going back to one finds its keys and values.
+
+A model's context is marked when the model has answered, inside the superstep. The checkpoint that the superstep makes
+is saved later, on another thread, perhaps beside the next superstep: saving only binds. What joins the two is the
+checkpoint from which the superstep departs, which the model's configuration names and the saver is given as parent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from ..host import Host
+from .langgraph_saver import Listener
+from .langgraph_whence import Whence
+
+Place = tuple[str, str, str]
+"""Thread, namespace, checkpoint."""
+
+
+@dataclass(slots=True)
+class _Context:
+    """A marked context, kept as long as a checkpoint stands behind it."""
+
+    host: Host
+    key: str
+    owners: set[Place] = field(default_factory=set)
+
+
+class Moments(Listener):
+    """Hears of model calls from the door, and of checkpoints from the saver. `repr` counts both."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self._coming: dict[Place, dict[str, _Context]] = {}
+        """By the checkpoint departed from, then by line of conversation: one that is made again replaces itself."""
+        self._bound: dict[Place, list[_Context]] = {}
+
+    def came(self, whence: Whence, host: Host, tokens: Sequence[int]) -> None:
+        """A model has answered: `tokens` is all that its context holds."""
+        thread, levels = whence.thread, whence.departs
+        if thread is None or not levels:
+            return  # no checkpoint will be saved
+        context = _Context(host, f"{whence.tenant}/{thread}@{id(self)}.{next(self._numbers)}")
+        host.mark(context.key, tokens, tenant=whence.tenant)
+        with self._lock:
+            for namespace, checkpoint in levels.items():
+                place = (str(thread), namespace, checkpoint)
+                context.owners.add(place)
+                before = self._coming.setdefault(place, {}).get(whence.branch)
+                self._coming[place][whence.branch] = context
+                if before is not None:
+                    self._leave(before, place)
+
+    def bound(
+        self,
+        thread: str,
+        namespace: str,
+        checkpoint: str,
+        parent: str | None,
+        *,
+        step: int,
+        source: str,
+        run: str | None,
+    ) -> None:
+        """What came on the way from its parent belongs to this checkpoint."""
+        place = (thread, namespace, checkpoint)
+        with self._lock:
+            departed = [(thread, namespace, parent)] if parent is not None else []
+            if source == "loop" and not any(one in self._coming for one in departed):
+                # With durability="exit" the steps between are never saved: the last one stands for them all.
+                departed = [one for one in self._coming if one[:2] == (thread, namespace)]
+            for one in departed if source == "loop" else ():
+                for context in self._coming.pop(one, {}).values():
+                    context.owners.add(place)
+                    self._bound.setdefault(place, []).append(context)
+                    self._leave(context, one)
+
+    def opened(self, thread: str, namespace: str, checkpoint: str) -> None:
+        """Perhaps somebody only looks."""
+
+    def dropped(self, thread: str, checkpoints: Collection[tuple[str, str]] | None) -> None:
+        """Contexts behind which no checkpoint stands any more are let go."""
+        with self._lock:
+            gone = None if checkpoints is None else {(thread, *pair) for pair in checkpoints}
+            for place in [place for place in (*self._bound, *self._coming) if place[0] == thread]:
+                if gone is None or place in gone:
+                    for context in (*self._bound.pop(place, ()), *self._coming.pop(place, {}).values()):
+                        self._leave(context, place)
+
+    def copied(self, source: str, target: str) -> None:
+        """The copy's checkpoints stand behind the same contexts."""
+        with self._lock:
+            for (thread, *rest), contexts in list(self._bound.items()):
+                if thread == source:
+                    place = (target, rest[0], rest[1])
+                    self._bound[place] = list(contexts)
+                    for context in contexts:
+                        context.owners.add(place)
+
+    def __repr__(self) -> str:
+        return f"<Moments {len(self._bound)} checkpoints with contexts, {len(self._coming)} to come>"
+
+    def _leave(self, context: _Context, place: Place) -> None:
+        context.owners.discard(place)
+        if not context.owners:
+            context.host.unmark(context.key)

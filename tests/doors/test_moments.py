@@ -1,0 +1,339 @@
+"""A graph's checkpoints keep the contexts that belong to them: going back to one computes no token of the past."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypedDict
+from uuid import uuid4
+
+import pytest
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, Send, interrupt
+
+from sostenuto.runtime.ask import Ask
+from sostenuto.runtime.doors.langgraph import BoundSaver, ChatSostenuto, wrap
+from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime.host import Host
+from sostenuto.runtime.sampling import Sampling
+
+from .conftest import idle, smaller
+
+PERSON = HumanMessage("Tell me about the city of Rome, its hills, its river and its walls, in a few words.")
+
+
+@pytest.fixture
+def host(host: Host) -> Iterator[Host]:
+    with smaller(host, 1536) as small:
+        yield small
+
+
+class Way:
+    """The same calls of a graph, blocking or not, over one of the savers."""
+
+    def __init__(self, saver: Any, *, blocking: bool) -> None:
+        self.saver = saver
+        self._blocking = blocking
+
+    async def invoke(self, graph: Any, given: Any, where: Any, **more: Any) -> Any:
+        if self._blocking:
+            return await asyncio.to_thread(graph.invoke, given, where, **more)
+        return await graph.ainvoke(given, where, **more)
+
+    async def update(self, graph: Any, where: Any, values: Any) -> Any:
+        return graph.update_state(where, values) if self._blocking else await graph.aupdate_state(where, values)
+
+    async def history(self, graph: Any, where: Any) -> list[Any]:
+        if self._blocking:
+            return list(graph.get_state_history(where))
+        return [state async for state in graph.aget_state_history(where)]
+
+    async def forget(self, graph: Any, thread: str) -> None:
+        if self._blocking:
+            graph.checkpointer.delete_thread(thread)
+        else:
+            await graph.checkpointer.adelete_thread(thread)
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[Way]:
+    yield Way(InMemorySaver(), blocking=True)
+
+
+@asynccontextmanager
+async def memory_async() -> AsyncIterator[Way]:
+    yield Way(InMemorySaver(), blocking=False)
+
+
+@asynccontextmanager
+async def sqlite() -> AsyncIterator[Way]:
+    with SqliteSaver.from_conn_string(":memory:") as saver:
+        yield Way(saver, blocking=True)
+
+
+@asynccontextmanager
+async def sqlite_async() -> AsyncIterator[Way]:
+    async with AsyncSqliteSaver.from_conn_string(":memory:") as saver:
+        yield Way(saver, blocking=False)
+
+
+WAYS = pytest.mark.parametrize("open_way", [memory, memory_async, sqlite, sqlite_async])
+OpenWay = Callable[[], Any]
+
+
+def where(thread: str = "", **more: Any) -> Any:
+    return {"configurable": {"thread_id": thread or uuid4().hex, "tenant": uuid4().hex, **more}}
+
+
+def at(config: Any, older: Any) -> Any:
+    """The configuration of an older checkpoint, for the same tenant."""
+    return {"configurable": {**config["configurable"], **older.config["configurable"]}}
+
+
+def talk(model: ChatSostenuto, saver: Any) -> Any:
+    """Ask, answer, ask again, answer."""
+
+    def speak(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"], max_tokens=6)]}
+
+    def wonder(state: MessagesState) -> Any:
+        return {"messages": [HumanMessage("And what did its people eat in those days?")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("first", speak)
+    graph.add_node("wonder", wonder)
+    graph.add_node("second", speak)
+    graph.add_edge(START, "first")
+    graph.add_edge("first", "wonder")
+    graph.add_edge("wonder", "second")
+    graph.add_edge("second", END)
+    return wrap(graph.compile(checkpointer=saver))
+
+
+def turns(messages: list[AnyMessage]) -> list[dict[str, Any]]:
+    return [m.response_metadata["sostenuto"]["turn"] for m in messages if isinstance(m, AIMessage)]
+
+
+def crowd(host: Host) -> None:
+    """Others come and fill all the room there is but for what is marked."""
+    books, ask = host.loop.kernel.books, Ask((), sampling=Sampling(max_tokens=1), tenant=uuid4().hex)
+    assert books.held > 0, "nothing is marked"
+    before = books.ledger.evicted
+    for number in range(books.available * books.page // 400 + 1):
+        host.resume(ask, [(number * 7 + k * 13) % 1000 + 1 for k in range(400)]).wait()
+    assert books.ledger.evicted > before
+
+
+@WAYS
+async def test_a_replay_from_an_older_checkpoint_computes_nothing_of_the_past(
+    model: ChatSostenuto, host: Host, open_way: OpenWay
+) -> None:
+    async with open_way() as way:
+        graph, config = talk(model, way.saver), where()
+        whole = await way.invoke(graph, {"messages": [PERSON]}, config)
+        first, second = turns(whole["messages"])
+        history = await way.history(graph, config)
+        before = next(state for state in history if state.next == ("second",))
+        again = await way.invoke(graph, None, at(config, before))
+        (_, replayed) = turns(again["messages"])
+        assert again["messages"][-1].content == whole["messages"][-1].content
+        assert replayed["prompt_tokens"] == second["prompt_tokens"]
+        assert replayed["reused_tokens"] == second["prompt_tokens"] - 1, "all but the token whose logits are wanted"
+        assert first["reused_tokens"] == 0
+        await way.forget(graph, config["configurable"]["thread_id"])
+        assert idle(host)
+
+
+@WAYS
+async def test_a_fork_by_update_state_keeps_what_both_have_in_common(
+    model: ChatSostenuto, host: Host, open_way: OpenWay
+) -> None:
+    async with open_way() as way:
+        graph, config = talk(model, way.saver), where()
+        whole = await way.invoke(graph, {"messages": [PERSON]}, config)
+        common = turns(whole["messages"])[0]
+        history = await way.history(graph, config)
+        before = next(state for state in history if state.next == ("second",))
+        changed = HumanMessage("No: what did they drink?", id=before.values["messages"][-1].id)
+        forked = await way.update(graph, at(config, before), {"messages": [changed]})
+        there = {"configurable": {**config["configurable"], **forked["configurable"]}}
+        after = await way.invoke(graph, None, there)
+        facts = turns(after["messages"])[-1]
+        assert "drink" in after["messages"][-2].content
+        assert facts["reused_tokens"] >= common["prompt_tokens"] + common["said_tokens"] - 1
+        assert facts["computed_tokens"] < facts["prompt_tokens"] - common["prompt_tokens"]
+        await way.forget(graph, config["configurable"]["thread_id"])
+
+
+@WAYS
+async def test_an_interrupt_may_take_any_time_and_the_resume_computes_only_what_is_new(
+    model: ChatSostenuto, host: Host, open_way: OpenWay
+) -> None:
+    def speak(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"], max_tokens=6)]}
+
+    def person(state: MessagesState) -> Any:
+        return {"messages": [HumanMessage(interrupt("go on?"))]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("first", speak)
+    graph.add_node("person", person)
+    graph.add_node("second", speak)
+    graph.add_edge(START, "first")
+    graph.add_edge("first", "person")
+    graph.add_edge("person", "second")
+    async with open_way() as way:
+        agent, config = wrap(graph.compile(checkpointer=way.saver)), where()
+        await way.invoke(agent, {"messages": [PERSON]}, config)
+        crowd(host)
+        told = await way.invoke(agent, Command(resume="Please do."), config)
+        first, second = turns(told["messages"])
+        assert second["reused_tokens"] >= first["prompt_tokens"] + first["said_tokens"] - 1
+        await way.forget(agent, config["configurable"]["thread_id"])
+        assert idle(host)
+
+
+class Many(TypedDict):
+    messages: list[AnyMessage]
+    number: int
+    answers: Annotated[list[AnyMessage], operator.add]
+
+
+def fan(model: ChatSostenuto, saver: Any, leaf: Any) -> Any:
+    def root(state: Many) -> Any:
+        answer = model.invoke(state["messages"], max_tokens=4)
+        return {"messages": [*state["messages"], answer], "answers": [answer]}
+
+    def send(state: Many) -> list[Send]:
+        return [Send("leaf", {"messages": state["messages"], "number": n}) for n in range(8)]
+
+    graph = StateGraph(Many)
+    graph.add_node("root", root)
+    graph.add_node("leaf", leaf)
+    graph.add_edge(START, "root")
+    graph.add_conditional_edges("root", send, ["leaf"])
+    return wrap(graph.compile(checkpointer=saver))
+
+
+def one_of_many(model: ChatSostenuto) -> Any:
+    def leaf(state: Many) -> Any:
+        asked = HumanMessage(f"Say the number {state['number']}.")
+        return {"answers": [model.invoke([*state["messages"], asked], max_tokens=4)]}
+
+    return leaf
+
+
+@WAYS
+async def test_eight_branches_compute_the_common_past_not_once(
+    model: ChatSostenuto, host: Host, open_way: OpenWay
+) -> None:
+    async with open_way() as way:
+        graph, config = fan(model, way.saver, one_of_many(model)), where()
+        told = await way.invoke(graph, {"messages": [PERSON], "number": 0, "answers": []}, config)
+        root, *leaves = turns(told["answers"])
+        assert len(leaves) == 8
+        known = root["prompt_tokens"] + root["said_tokens"] - 1
+        assert min(leaf["reused_tokens"] for leaf in leaves) >= known
+        # Once more from the checkpoint before the fan-out: all that the branches compute is a last token each.
+        before = next(state for state in await way.history(graph, config) if state.next == ("leaf",) * 8)
+        crowd(host)
+        again = await way.invoke(graph, None, at(config, before))
+        replayed = turns(again["answers"])[-8:]
+        assert [leaf["computed_tokens"] for leaf in replayed] == [1] * 8
+        await way.forget(graph, config["configurable"]["thread_id"])
+        assert idle(host)
+
+
+@WAYS
+async def test_subgraphs_share_their_callers_past(model: ChatSostenuto, host: Host, open_way: OpenWay) -> None:
+    inner = StateGraph(Many)
+    inner.add_node("leaf", one_of_many(model))
+    inner.add_edge(START, "leaf")
+    within = inner.compile()
+
+    def leaf(state: Many) -> Any:
+        return {"answers": within.invoke({**state, "answers": []})["answers"]}  # type: ignore[arg-type]
+
+    async with open_way() as way:
+        if way.saver.__class__ is AsyncSqliteSaver:
+
+            async def awaited(state: Many) -> Any:
+                told = await within.ainvoke({**state, "answers": []})  # type: ignore[arg-type]
+                return {"answers": told["answers"]}
+
+            graph = fan(model, way.saver, awaited)
+        else:
+            graph = fan(model, way.saver, leaf)
+        config = where()
+        told = await way.invoke(graph, {"messages": [PERSON], "number": 0, "answers": []}, config)
+        root, *leaves = turns(told["answers"])
+        assert len(leaves) == 8
+        known = root["prompt_tokens"] + root["said_tokens"] - 1
+        assert min(leaf["reused_tokens"] for leaf in leaves) >= known
+        await way.forget(graph, config["configurable"]["thread_id"])
+        assert idle(host)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_whatever_the_durability_the_last_checkpoint_keeps_the_last_context(
+    model: ChatSostenuto, host: Host, durability: Any
+) -> None:
+    graph, config = talk(model, InMemorySaver()), where()
+    told = graph.invoke({"messages": [PERSON]}, config, durability=durability)
+    crowd(host)
+    more = graph.invoke({"messages": [HumanMessage("Thank you.")]}, config, durability=durability)
+    last, following = turns(told["messages"])[-1], turns(more["messages"])[-2]
+    assert following["reused_tokens"] >= last["prompt_tokens"] + last["said_tokens"] - 1
+    graph.checkpointer.delete_thread(config["configurable"]["thread_id"])
+    assert idle(host)
+
+
+def test_pruning_keeps_the_latest_and_a_copy_keeps_what_the_original_loses(model: ChatSostenuto, host: Host) -> None:
+    graph, config = talk(model, InMemorySaver()), where()
+    thread = config["configurable"]["thread_id"]
+    graph.invoke({"messages": [PERSON]}, config)
+    marks = host.loop.kernel.books.ledger.leases
+    assert len(marks) == 2
+    graph.checkpointer.prune([thread])
+    host.loop.ask()
+    assert len(marks) == 1, "the context of the second answer, which holds the first"
+    graph.checkpointer.copy_thread(thread, f"{thread}-copy")
+    graph.checkpointer.delete_thread(thread)
+    host.loop.ask()
+    assert len(marks) == 1
+    graph.checkpointer.delete_thread(f"{thread}-copy")
+    assert idle(host)
+
+
+def test_marks_are_the_first_to_give_way(model: ChatSostenuto, host: Host) -> None:
+    engine = host.engine
+    assert isinstance(engine, TorchEngine)
+    with Host(TorchEngine(engine.model, pool_tokens=320)) as small:
+        graph, config = talk(ChatSostenuto(host=small), InMemorySaver()), where()
+        told = graph.invoke({"messages": [PERSON]}, config)
+        assert small.loop.kernel.books.held > 0
+        other = ChatSostenuto(host=small, max_tokens=2).invoke("word " * 200, where())
+        assert other.response_metadata["sostenuto"]["turn"]["prompt_tokens"] > 200
+        assert small.loop.kernel.books.held == 0, "nobody waits for the sake of a mark"
+        before = next(state for state in graph.get_state_history(config) if state.next == ("second",))
+        again = graph.invoke(None, at(config, before))
+        assert again["messages"][-1].content == told["messages"][-1].content, "losing one costs time, and no more"
+
+
+def test_wrapped_twice_a_saver_is_bound_once_and_graphs_of_one_saver_have_their_threads_in_common(
+    model: ChatSostenuto, host: Host
+) -> None:
+    saver = InMemorySaver()
+    one, two = talk(model, saver), talk(model, saver)
+    assert isinstance(wrap(one).checkpointer, BoundSaver)
+    assert wrap(one) is one
+    config = where()
+    one.invoke({"messages": [PERSON]}, config)
+    two.checkpointer.delete_thread(config["configurable"]["thread_id"])
+    assert idle(host)
