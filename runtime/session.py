@@ -58,17 +58,19 @@ class Session:
         tools: Sequence[Tool] = (),
         sampling: Sampling | None = None,
         program: str | None = None,
+        history: History | None = None,
         **ask: Any,
     ) -> None:
-        """`ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`.
+        """`history` is a conversation that was held before, perhaps elsewhere: a mark has one.
 
+        `ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`.
         Raises Unable where the engine takes no token ids.
         """
         if not host.can.tokens:
             raise Unable(f"{host.engine.name} takes messages and gives text: a session needs an engine of token ids")
         name = program or f"{tenant}/session-{uuid4()}"
         wanted = Ask((), tuple(tools), sampling=sampling or Sampling(), program=name, tenant=tenant)
-        self._settle(_Family(host, name), replace(wanted, **ask), History())
+        self._settle(_Family(host, name), replace(wanted, **ask), history or History())
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -142,7 +144,7 @@ class Session:
         """
         self._idle()
         history = self._history.cut(to) if isinstance(to, int) else self._find(to).history
-        if self.tokens[: len(history.tokens)] != history.tokens:
+        if not self._stands_behind(history):
             raise ForeignMark(
                 f"the mark {to!r} is not behind this place: the conversation has gone another way since. "
                 "fork(at=...) goes there"
@@ -157,6 +159,12 @@ class Session:
         self._history = history
         self._keep_place()
         return lost
+
+    def can_go_back(self, to: str | Mark) -> bool:
+        """Whether `rollback` would: the mark is behind this place, and no fork lives that began after it."""
+        history = self._find(to).history
+        lives = any(child._lives_behind(len(history.tokens)) for child in self._children)
+        return self._stands_behind(history) and not lives
 
     def fork(self, n: int = 1, *, at: str | Mark | None = None, reseed: bool = True) -> list[Session]:
         """`n` conversations that go on from here, or from a mark, each its own way.
@@ -211,6 +219,9 @@ class Session:
         self._children.add(child)
         child._keep_place()
         return child
+
+    def _stands_behind(self, history: History) -> bool:
+        return self.tokens[: len(history.tokens)] == history.tokens
 
     def _lives_behind(self, length: int) -> bool:
         return self._let_go.alive and self._born > length

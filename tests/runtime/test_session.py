@@ -20,6 +20,7 @@ from sostenuto.runtime.errors import (
     SessionClosed,
     UnknownMark,
 )
+from sostenuto.runtime.history import History
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.session import Session
@@ -97,12 +98,9 @@ def test_a_fork_says_what_the_same_tokens_say_alone(host: Host, tiny: Pair) -> N
         history = fork.tokens
         said = fork.generate(8, seed=None).tokens
         seed = fork._history.parts[-1].sampling.seed  # type: ignore[union-attr]
-    with Host(TorchEngine(tiny.ours, pool_tokens=2048)) as alone:
-        with Session(alone, sampling=Sampling(temperature=1.0, seed=seed)) as fresh:
-            fresh.feed(history[:50])
-            begun = Sampling(temperature=1.0, seed=seed)
-            fresh._history = fresh._history.spoken(history[50:], begun, whole=False)
-            told = fresh.generate(8)
+    begun = History().fed(history[:50]).spoken(history[50:], Sampling(temperature=1.0, seed=seed), whole=False)
+    with Host(TorchEngine(tiny.ours, pool_tokens=2048)) as alone, Session(alone, history=begun) as fresh:
+        told = fresh.generate(8)
     assert told.tokens == said
     assert told.facts.reused_tokens == 0
 

@@ -111,13 +111,12 @@ class LLGuidanceCompiler:
                 raise GrammarRefused(source.what, matcher.get_error().split("\n")[0])
         residual = tuple(matcher.get_grammar_warnings())
         free = self._free(matcher, begin) if begin is not None else None
-        return _Template(matcher, self._eos, self._vocab, enforced, residual, free)
+        text = source.text(lenient=enforced == "partial")
+        return _Template(matcher, self._eos, self._vocab, text, enforced, residual, free)
 
     def _matcher(self, source: _Source, *, lenient: bool) -> LLMatcher:
-        schema = json.loads(source.schema)
-        schema["x-guidance"] = {**_OPTIONS, "lenient": lenient}
-        lark = source.lark + "%json " + json.dumps(schema, ensure_ascii=False) + "\n"
-        return LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(lark), log_level=0, limits=self._limits)
+        grammar = LLMatcher.grammar_from_lark(source.text(lenient=lenient))
+        return LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
 
     def _free(self, matcher: LLMatcher, begin: str) -> _Free | None:
         """The mask of free text, when the tokens it forbids cannot carry a part of the marker.
@@ -151,6 +150,11 @@ class LLGuidanceGrammar:
     def enforced(self) -> Literal["full", "partial"]:
         """Whether every keyword of the schemas is in the grammar."""
         return self._template.enforced
+
+    @property
+    def source(self) -> str:
+        """The grammar from its start, for llguidance in another process: Lark, and JSON Schema behind `%json`."""
+        return self._template.text
 
     @property
     def residual(self) -> tuple[str, ...]:
@@ -230,6 +234,12 @@ class _Source:
     schema: str
     strict: bool
 
+    def text(self, *, lenient: bool) -> str:
+        """All of it as llguidance reads it."""
+        schema = json.loads(self.schema)
+        schema["x-guidance"] = {**_OPTIONS, "lenient": lenient}
+        return self.lark + "%json " + json.dumps(schema, ensure_ascii=False) + "\n"
+
 
 @dataclass(frozen=True, slots=True)
 class _Free:
@@ -246,6 +256,7 @@ class _Template:
     matcher: LLMatcher
     eos: frozenset[int]
     vocab: int
+    text: str
     enforced: Literal["full", "partial"]
     residual: tuple[str, ...]
     free: _Free | None
