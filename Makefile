@@ -6,6 +6,7 @@
 #   make bench [ARGS=...]   the benchmarks
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions
+#   make conformance        docs/conformance.md anew, from LangGraph's own suite for checkpointers
 #
 # PYTHON names the interpreter for the virtual environment, VENV its folder.
 
@@ -15,7 +16,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-long bench check house setup clean
+.PHONY: demo test test-long bench check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -37,6 +38,9 @@ check: $(READY)
 
 house: $(READY)
 	$(BIN)/python docs/house.py
+
+conformance: $(READY)
+	$(BIN)/python docs/conformance.py
 
 setup: $(READY)
 

@@ -1,8 +1,9 @@
-"""The command line: demo and replay. The only file that reads the environment."""
+"""The command line: demo, serve, vllm and replay. The only file that reads the environment."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from ..scheduler import POLICIES, NotTheSame
 from .errors import SostenutoError
+from .host import Host
 from .journal import replay
+from .opening import ENGINES, Wanted, open_engine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,22 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     _demo_options(
         commands.add_parser("demo", help="agents with real tools on a real model, in a pool too small for all")
     )
+    _serve_options(commands.add_parser("serve", help="an OpenAI-compatible server in front of any engine"))
+    _vllm_options(commands.add_parser("vllm", help="the command line of a vLLM server that holds agents' contexts"))
     again = commands.add_parser(
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
     again.add_argument("journal", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     try:
-        return _replay(options.journal) if options.command == "replay" else _demo(options)
+        return _COMMANDS[options.command](options)
     except (SostenutoError, NotTheSame, ValueError, OSError) as error:
         print(f"sostenuto: {error}", file=sys.stderr)
         return 1
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", help="a Hugging Face model directory, a GGUF file or a hub id (default: the packaged one)"
-    )
+    _engine_options(parser)
     parser.add_argument("--policy", default="sostenuto", choices=sorted(POLICIES), help="who schedules the live run")
     parser.add_argument(
         "--pool-tokens", type=_positive, metavar="N", help="tokens that the pool holds (default: too few for all)"
@@ -55,16 +58,38 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
+def _engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="torch", choices=ENGINES, help="what computes (default: torch, in here)")
+    parser.add_argument("--url", help="where the server is, for --engine vllm and openai")
+    parser.add_argument(
+        "--model",
+        help="a Hugging Face model directory, a GGUF file or a hub id (default: the packaged one); with --url, the "
+        "name under which the server serves it (default: the first)",
+    )
+    parser.add_argument("--tokenizer", help="a directory or hub id, where a vLLM server's model is not found here")
+    parser.add_argument(
+        "--api-key-from", metavar="VARIABLE", help="the environment variable that holds the server's key"
+    )
+
+
+def _wanted(options: argparse.Namespace, pool_tokens: int | None) -> Wanted:
+    name = options.api_key_from
+    if name is not None and name not in os.environ:
+        raise ValueError(f"--api-key-from: there is no environment variable {name}")
+    key = None if name is None else os.environ[name]
+    own = {} if pool_tokens is None else {"pool_tokens": pool_tokens}
+    return Wanted(options.engine, options.model, options.url, key, tokenizer=options.tokenizer, **own)
+
+
 def _demo(options: argparse.Namespace) -> int:
     # The demo needs the `local` extra; `sostenuto replay` does not.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from .demo.show import Options, show
+    from .demo.show import POOL_TOKENS, Options, show
 
     return show(
         Options(
-            model=options.model,
+            wanted=_wanted(options, options.pool_tokens or POOL_TOKENS),
             policy=options.policy,
-            pool_tokens=options.pool_tokens,
             tasks=options.tasks,
             agents=options.agents,
             rounds=options.rounds,
@@ -74,6 +99,69 @@ def _demo(options: argparse.Namespace) -> int:
             json=options.json,
         )
     )
+
+
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    _engine_options(parser)
+    parser.add_argument("--policy", default="sostenuto", choices=sorted(POLICIES), help="who schedules")
+    parser.add_argument("--pool-tokens", type=_positive, metavar="N", help="tokens that the pool holds")
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: loopback)")
+    parser.add_argument("--port", type=int, default=8000, help="0: one that is free (default: 8000)")
+    parser.add_argument("--name", help="what the model is called (default: its own name)")
+    parser.add_argument(
+        "--keys", type=Path, metavar="FILE", help='API keys and their tenants, as JSON: {"key": "tenant"}'
+    )
+    parser.add_argument("--open", action="store_true", help="listen beyond loopback without keys")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="write every event of the schedule there")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from .doors.http import serve
+
+    keys = None if options.keys is None else _keys(options.keys)
+    engine = open_engine(_wanted(options, options.pool_tokens))
+    with Host(engine, policy=options.policy, journal=options.journal) as host:
+        serve(host, bind=options.bind, port=options.port, keys=keys, open=options.open, name=options.name)
+    return 0
+
+
+def _keys(path: Path) -> dict[str, str]:
+    expected = f'{path}: expected a JSON object of keys and tenants, such as {{"secret": "team-a"}}'
+    try:
+        keys = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{expected}; it is no JSON ({error})") from error
+    if not isinstance(keys, dict) or not all(isinstance(tenant, str) for tenant in keys.values()):
+        raise ValueError(expected)
+    return keys
+
+
+def _vllm_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a model directory or hub id, as `vllm serve` takes it")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--cpus", type=_positive, metavar="N", help="compute on so many processors, without a GPU")
+    parser.add_argument("--run", action="store_true", help="run it in place of printing it")
+    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="flags of your own, handed on")
+
+
+def _vllm(options: argparse.Namespace) -> int:
+    from .engines.vllm.command import command_line, environment, shown
+
+    command = command_line(options.model, port=options.port, host=options.host, more=options.more)
+    variables = environment(cpus=options.cpus)
+    if not options.run:
+        print(shown(command, variables))
+        return 0
+    os.environ.update(variables)
+    try:
+        os.execvp(command[0], command)
+    except FileNotFoundError:
+        raise ValueError(
+            "there is no program `vllm` here: install vLLM, and this package beside it with `pip install --no-deps "
+            "sostenuto`, or run the printed command where it is"
+        ) from None
 
 
 def _positive(text: str) -> int:
@@ -86,13 +174,16 @@ def _positive(text: str) -> int:
 _positive.__name__ = "positive number"  # argparse names it when it refuses a value
 
 
-def _replay(journal: Path) -> int:
+def _replay(options: argparse.Namespace) -> int:
+    journal: Path = options.journal
     if not journal.is_file():
         raise ValueError(f"there is no journal {journal}: give the file that a run wrote")
     kernel, events = replay(journal)
     print(f"{journal}: {events} events gave the same effects | {kernel!r}")
     return 0
 
+
+_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -70,7 +70,7 @@ class Journal:
         self.path = path
         self._file: IO[str] = path.open("w", encoding="utf-8")
         head = {"format": FORMAT, "policy": kernel.policy.name, "room": kernel.books.room, "page": kernel.books.page}
-        head |= {"hold_budget": kernel.hold_budget, "grows": kernel.grows}
+        head |= {"hold_budget": kernel.hold_budget, "grows": kernel.books.grows}
         self._line(head)
 
     def write(self, event: Event, now: float, effects: Sequence[Effect]) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -227,6 +228,11 @@ class Loop:
             turn.timer = self._loop.call_later(request.timeout, self._finish, name, late)
         # Without token ids a turn is one page of a pool that has a page for each turn at once.
         known, more = (request.tokens, sampling.max_tokens) if self.engine.can.tokens else ((turn.number,), 0)
+        if self.engine.can.tokens and not self.engine.can.preempt:
+            # All that a turn may say is reserved at its start, so it is asked for no more than there can be.
+            most = min(self.engine.longest, self.engine.room * self.engine.page) - len(tokens)
+            more = max(1, min(more, most))
+            job.sampling = replace(sampling, max_tokens=more)
         program = ProgramId(request.program)
         self._post(Arrived(name, program, request.branch, root, known, more, request.tended))
 

@@ -13,8 +13,9 @@ from .world import Program
 class Books:
     """Kept by the kernel alone, read by everybody. `repr` shows waiting, running and the ledger in one line."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, grows: bool = True) -> None:
         self.ledger = ledger
+        self.grows = grows
         self.now = 0.0
         self.turns: dict[TurnId, Turn] = {}
         self.batch: dict[TurnId, Turn] = {}

@@ -60,9 +60,8 @@ class Kernel:
     def __init__(self, ledger: Ledger, policy: Policy, *, hold_budget: float = HOLD_BUDGET, grows: bool = True) -> None:
         self.ledger = ledger
         self.policy = policy
-        self.books = Books(ledger)
+        self.books = Books(ledger, grows=grows)
         self.hold_budget = hold_budget
-        self.grows = grows
         self._holds = Holds(ledger, int(ledger.room * hold_budget))
         self._marks = Marks(ledger, int(ledger.room * hold_budget))
         self._queue = Queue()
@@ -120,7 +119,7 @@ class Kernel:
     def _arrive(self, event: Arrived) -> None:
         if event.turn in self.books.turns:
             raise UnknownTurn(f"turn {event.turn} has arrived already: give every turn an id of its own")
-        more = 1 if self.grows else event.max_tokens
+        more = 1 if self.books.grows else event.max_tokens
         least = -(-(len(event.tokens) + more) // self.books.page)
         if not event.tokens:
             self._effects.append(Refuse(event.turn, "it has no tokens: a prompt needs at least one"))
@@ -194,7 +193,7 @@ class Kernel:
     def _start(self, turn: Turn) -> bool:
         # The last token is always computed: its logits are what the turn is for.
         known = turn.tokens[:-1]
-        whole = len(turn.tokens) + (0 if self.grows else turn.arrived.max_tokens)
+        whole = len(turn.tokens) + (0 if self.books.grows else turn.arrived.max_tokens)
         match = self.ledger.match(turn.root, known)
         pages = -(-whole // self.books.page) - len(match.pages)
         idle = self.ledger.idle(match.pages)
@@ -202,7 +201,7 @@ class Kernel:
             return False
         own = self._held_for(turn)
         # Who starts beside others leaves each of them a page to grow into, else they would preempt each other at once.
-        growth = self.books.running if self.grows else 0
+        growth = self.books.running if self.books.grows else 0
         while pages + idle + growth > self.books.available or not self.policy.admit(
             self.books, self._view(turn), pages + idle
         ):

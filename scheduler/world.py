@@ -69,6 +69,11 @@ class World(Protocol):
     @property
     def page(self) -> int: ...
     @property
+    def grows(self) -> bool:
+        """Do turns take pages as they grow? Else they have all they may need from their start."""
+        ...
+
+    @property
     def running(self) -> int:
         """Turns in the batch."""
         ...

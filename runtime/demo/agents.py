@@ -128,14 +128,16 @@ def build(host: Host, tools: Sequence[BaseTool], *, rounds: int) -> Any:
     return wrap(agent)
 
 
-async def run_all(agent: Any, tasks: Sequence[Task], told: Callable[[Task, BaseMessage], None]) -> tuple[Run, ...]:
+async def run_all(
+    agent: Any, tasks: Sequence[Task], told: Callable[[Task, BaseMessage], None], *, tenant: str
+) -> tuple[Run, ...]:
     """All tasks at once, each in a thread of its own; `told` hears of every message as it comes."""
 
     async def one(task: Task) -> Run:
         messages: list[BaseMessage] = []
         times: list[float] = []
         clock = asyncio.get_running_loop()
-        config = {"configurable": {"thread_id": task.id}}
+        config = {"configurable": {"thread_id": task.id, "tenant": tenant}}
         asked = {"messages": [("user", task.question)]}
         refused = ""
         try:

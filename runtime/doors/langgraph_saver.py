@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from traceback import walk_tb
 from typing import Any
 
@@ -108,7 +108,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
         self._gate.reading(thread)
         with self._able("get_tuple"):
             found = self._inner.get_tuple(config)
-            if found is None and _may_be_away(config) and self._mend(thread):
+            if found is None and self._mend(thread):
                 found = self._inner.get_tuple(config)
         self._opened(config, found)
         return found
@@ -118,7 +118,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
         self._gate.reading(thread)
         with self._able("aget_tuple"):
             found = await self._inner.aget_tuple(config)
-            if found is None and _may_be_away(config) and await self._amend(thread):
+            if found is None and await self._amend(thread):
                 found = await self._inner.aget_tuple(config)
         self._opened(config, found)
         return found
@@ -219,17 +219,18 @@ class BoundSaver(BaseCheckpointSaver[Any]):
 
     def delete_thread(self, thread_id: str) -> None:
         with self._able("delete_thread"):
-            run(self._deleting(thread_id), self._inner)
+            run(self._deleting(str(thread_id)), self._inner)
 
     async def adelete_thread(self, thread_id: str) -> None:
         with self._able("adelete_thread"):
-            await arun(self._deleting(thread_id), self._inner)
+            await arun(self._deleting(str(thread_id)), self._inner)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Drops all checkpoints but the newest of each namespace, or with `delete` the threads.
 
-        Older ones stay if the newest is rebuilt from them, as one with a DeltaChannel is. Unknown threads are passed
-        over. Raises BadEdit at an unknown strategy, Busy at a thread in use.
+        Older ones stay if the newest is rebuilt from them, as one with a DeltaChannel is; what a sub-graph's call has
+        saved goes with the checkpoint that called it. Unknown threads are passed over. Raises BadEdit at an unknown
+        strategy, Busy at a thread in use.
         """
         with self._able("prune"):
             run(self._pruning(thread_ids, strategy, own=self._has("prune")), self._inner)
@@ -267,8 +268,9 @@ class BoundSaver(BaseCheckpointSaver[Any]):
     def _pruning(self, threads: Sequence[str], strategy: str, *, own: bool) -> Edit[None]:
         threads = _several(threads, "threads")
         if own:
-            yield from self._watching(threads, Call("prune", (threads,), {"strategy": strategy}))
-            return
+            with suppress(NotImplementedError):  # not even its own: PostgresSaver refuses threads with a DeltaChannel
+                yield from self._watching(threads, Call("prune", (threads,), {"strategy": strategy}))
+                return
         if strategy not in ("keep_latest", "delete"):
             raise BadEdit(f"found the strategy {strategy!r}, expected 'keep_latest' or 'delete'")
         for thread in threads:
@@ -363,11 +365,6 @@ class BoundSaver(BaseCheckpointSaver[Any]):
 
 def _thread(config: RunnableConfig) -> str:
     return str(config["configurable"]["thread_id"])
-
-
-def _may_be_away(config: RunnableConfig) -> bool:
-    """Whether an edit that was cut off may have taken it away; a graph is always looked for before its sub-graphs."""
-    return bool(config["configurable"].get("checkpoint_id")) or not config["configurable"].get("checkpoint_ns")
 
 
 def _run(config: RunnableConfig, metadata: CheckpointMetadata) -> str | None:

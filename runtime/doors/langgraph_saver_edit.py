@@ -58,6 +58,8 @@ class Seen:
 
     pair: Pair
     parent: str | None
+    root: str | None
+    """In a sub-graph: the checkpoint of the graph from which it was called."""
     run: str | None
     values: frozenset[str]
     changes: frozenset[str]
@@ -76,36 +78,42 @@ Keeping = Callable[[Sequence[Seen]], Collection[Pair]]
 
 def run(edit: Edit[T], saver: BaseCheckpointSaver[Any]) -> T:
     """Makes the edit's calls; what is carried from thread to thread, is carried byte for byte."""
-    carrier, answer = saver, None
+    carrier, answer, lack = saver, None, None
     with closing(edit):
         while True:
             try:
-                call = edit.send(answer)
+                call = edit.throw(lack) if lack is not None else edit.send(answer)
             except StopIteration as done:
                 return cast("T", done.value)
-            carrier = _carrier(call, saver, carrier)
+            carrier, lack = _carrier(call, saver, carrier), None
             maker = getattr(carrier, call.name)
-            answer = maker(*call.taken_by(maker), **call.told)
-            if call.name == "list":
-                answer = [call.each(item) for item in answer]
+            try:
+                answer = maker(*call.taken_by(maker), **call.told)
+                if call.name == "list":
+                    answer = [call.each(item) for item in answer]
+            except NotImplementedError as error:
+                lack = error
 
 
 async def arun(edit: Edit[T], saver: BaseCheckpointSaver[Any]) -> T:
     """As `run`, with the saver's asynchronous calls."""
-    carrier, answer = saver, None
+    carrier, answer, lack = saver, None, None
     with closing(edit):
         while True:
             try:
-                call = edit.send(answer)
+                call = edit.throw(lack) if lack is not None else edit.send(answer)
             except StopIteration as done:
                 return cast("T", done.value)
-            carrier = _carrier(call, saver, carrier)
+            carrier, lack = _carrier(call, saver, carrier), None
             maker = getattr(carrier, f"a{call.name}")
-            answer = maker(*call.taken_by(maker), **call.told)
-            if isinstance(answer, AsyncIterator):
-                answer = [call.each(item) async for item in answer]
-            else:
-                answer = await answer
+            try:
+                answer = maker(*call.taken_by(maker), **call.told)
+                if isinstance(answer, AsyncIterator):
+                    answer = [call.each(item) async for item in answer]
+                else:
+                    answer = await answer
+            except NotImplementedError as error:
+                lack = error
 
 
 def taken_by(put_writes: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
@@ -211,11 +219,16 @@ def touched_by(runs: Collection[str]) -> Edit[Sequence[str]]:
 
 
 def latest(seen: Sequence[Seen]) -> Collection[Pair]:
-    """The newest checkpoint of each namespace, and what it is rebuilt from."""
+    """The newest checkpoint of each namespace, and what it is rebuilt from.
+
+    But of a sub-graph's call nothing, once the checkpoint from which it was called goes.
+    """
     newest: dict[str, str] = {}
     for namespace, checkpoint in (each.pair for each in seen):
         newest[namespace] = max(checkpoint, newest.get(namespace, ""))
-    return _rebuildable({*newest.items()}, seen)
+    going = {checkpoint for namespace, checkpoint in (each.pair for each in seen) if not namespace} - {newest.get("")}
+    ended = {each.pair for each in seen if ":" in each.pair[0] and each.root in going}
+    return _rebuildable({*newest.items()} - ended, seen)
 
 
 def without(runs: Collection[str]) -> Keeping:
@@ -238,13 +251,13 @@ def _rebuildable(staying: set[Pair], seen: Sequence[Seen]) -> Collection[Pair]:
 def _lay(seen: Sequence[Seen], source: str, target: str) -> Edit[None]:
     """Carries what is not there yet, without parents that are not carried too.
 
-    Writes before their checkpoint, sub-graphs before the graph, the newest before what led to it: who reads a thread
-    that is only half laid finds nothing, or its latest state with all that belongs to it.
+    Writes before their checkpoint, the newest before what led to it: who reads a thread that is only half laid finds
+    nothing, or the latest with all that belongs to it.
     """
     present: Sequence[Seen] = yield _list(target)
     there = {each.pair: each for each in present}
     carried = {each.pair for each in seen}
-    for each in sorted(seen, key=lambda each: (each.pair[0] != "", each.pair[1]), reverse=True):
+    for each in sorted(seen, key=lambda each: each.pair[1], reverse=True):
         if each.pair in there and _is_whole(there[each.pair], each):
             continue
         item: CheckpointTuple | None = yield _call("get_tuple", _at(source, *each.pair))
@@ -284,6 +297,7 @@ def _seen(item: CheckpointTuple) -> Seen:
     return Seen(
         pair=(place.get("checkpoint_ns", ""), item.checkpoint["id"]),
         parent=item.parent_config["configurable"]["checkpoint_id"] if item.parent_config else None,
+        root=(item.metadata.get("parents") or {}).get(""),
         run=item.metadata.get("run_id"),
         values=frozenset(values),
         changes=frozenset(each for each in counted if each in versions and each not in values),

@@ -168,6 +168,9 @@ class OpenAIEngine:
         if self._model is None:
             await self.probe()
         body = write_body(job, job.ask, model=self.name, knows=self._knows)
+        if job.ask.sampling.max_tokens >= self.longest:  # as much as there is room for: the server knows how much
+            for limit in ("max_tokens", "max_completion_tokens"):
+                body.pop(limit, None)
         if not self._counts:
             del body["stream_options"]
         return {key: value for key, value in {**body, **self._extra}.items() if value is not None}

@@ -19,7 +19,7 @@ def with_headroom(world: World, turn: Waiting, pages: int) -> bool:
     Contexts only grow. Letting programs in until the pool is full at their smallest means that they evict each other
     from then on. An empty pool admits whatever fits: where nothing else runs there is nothing to protect.
     """
-    if turn.program.turns > 0 or turn.preempted or turn.holds:
+    if turn.program.turns > 0 or turn.preempted or turn.holds or not world.grows:
         return True
     if world.running == 0 and world.held == 0:
         return True

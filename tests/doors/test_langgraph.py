@@ -18,7 +18,7 @@ from langgraph.types import Command, interrupt
 
 from sostenuto.runtime.answer import Answering
 from sostenuto.runtime.ask import Ask, Message
-from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node, wrap
+from sostenuto.runtime.doors.langgraph import BoundSaver, ChatSostenuto, ToolGuard, tool_node, wrap
 from sostenuto.runtime.host import Host
 from sostenuto.scheduler import Hold, Preempt, Release
 
@@ -193,6 +193,7 @@ def test_an_interrupt_ends_no_run_and_a_resume_goes_on(model: ChatSostenuto, hos
     messages = agent.invoke(Command(resume="yes"), where)["messages"]
     assert messages[-1].content == "Thank you."
     assert_only_the_new_was_computed(messages)
+    assert isinstance(agent.checkpointer, BoundSaver)
     agent.checkpointer.delete_thread("waits")
 
 

@@ -258,13 +258,13 @@ async def test_subgraphs_share_their_callers_past(model: ChatSostenuto, host: Ho
     within = inner.compile()
 
     def leaf(state: Many) -> Any:
-        return {"answers": within.invoke({**state, "answers": []})["answers"]}  # type: ignore[arg-type]
+        return {"answers": within.invoke({**state, "answers": []})["answers"]}
 
     async with open_way() as way:
         if way.saver.__class__ is AsyncSqliteSaver:
 
             async def awaited(state: Many) -> Any:
-                told = await within.ainvoke({**state, "answers": []})  # type: ignore[arg-type]
+                told = await within.ainvoke({**state, "answers": []})
                 return {"answers": told["answers"]}
 
             graph = fan(model, way.saver, awaited)

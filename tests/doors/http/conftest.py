@@ -1,0 +1,184 @@
+"""A real server on loopback, and clients for it.
+
+Most tests put words into the model's mouth: they run on a tiny model with random weights that reads and writes the
+packaged one's tokens. Where the model itself must do something sensible, it is the doors' shared host.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from openai import OpenAI
+from starlette.applications import Starlette
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from sostenuto.runtime.answer import Answering
+from sostenuto.runtime.ask import Ask
+from sostenuto.runtime.doors.http import app
+from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime.engines.torch.model import Model
+from sostenuto.runtime.engines.torch.weights import Source, locate
+from sostenuto.runtime.host import Host
+
+from ..conftest import Say, idle, script
+
+Start = Callable[..., str]
+
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8192,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@contextmanager
+def running(door: Starlette) -> Iterator[str]:
+    """The server's address, as long as it runs."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(door, lifespan="off", ws="none", log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A host whose model says nothing sensible, at once."""
+    folder = tmp_path_factory.mktemp("quick")
+    tokenizer = AutoTokenizer.from_pretrained(locate().path)
+    torch.manual_seed(7)
+    untyped: Any = AutoModelForCausalLM
+    network = untyped.from_config(AutoConfig.for_model("llama", vocab_size=len(tokenizer), **TINY), dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            weight.normal_(1.0 if "norm" in name else 0.0, 0.1 if "norm" in name else 0.5)
+        network.lm_head.weight[TINY["eos_token_id"]] = 0  # so that answers end by their limits
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = Model.load(Source(str(folder), "quick"), dtype="float32")
+    with Host(TorchEngine(model, pool_tokens=8192)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def door(quick: Host) -> Iterator[str]:
+    """One server for all tests that need no other."""
+    with running(app(quick)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def real_door(host: Host) -> Iterator[str]:
+    """A server over the packaged model."""
+    with running(app(host)) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(quick: Host) -> Iterator[None]:
+    """Whatever a test does, nothing is left running, waiting or held by a session."""
+    _let_go(quick)
+    yield
+    _let_go(quick)
+    assert idle(quick)
+
+
+@pytest.fixture
+def say(quick: Host, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """As for the other doors, over the quick model."""
+    return script(quick, monkeypatch)
+
+
+def _let_go(host: Host) -> None:
+    for program in list(host.loop.kernel.books.programs):  # calls without a session leave holds that end by time
+        host.finish(program)
+
+
+@pytest.fixture
+def client(door: str) -> Iterator[OpenAI]:
+    """OpenAI's client, which is told to ask once only: a retry would hide what is wrong."""
+    with OpenAI(base_url=f"{door}/v1", api_key="none", max_retries=0) as opened:
+        yield opened
+
+
+@pytest.fixture
+def real(real_door: str, host: Host) -> Iterator[OpenAI]:
+    """OpenAI's client before the packaged model."""
+    with OpenAI(base_url=f"{real_door}/v1", api_key="none", max_retries=0) as opened:
+        yield opened
+    _let_go(host)
+    assert idle(host)
+
+
+@pytest.fixture
+def raw(door: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=door, timeout=60) as opened:
+        yield opened
+
+
+@pytest.fixture
+def start(quick: Host) -> Iterator[Start]:
+    """`start(keys=..., most=...)`: a server of one's own; its address."""
+    with ExitStack() as stack:
+        yield lambda **given: stack.enter_context(running(app(given.pop("host", quick), **given)))
+
+
+class Seen:
+    """What a host was asked, from here on, and a sign for each answer that was given up or has come to its end."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Ask] = []
+        self.begun = threading.Semaphore(0)
+        self.over = threading.Semaphore(0)
+        ask, resume = host.ask, host.resume
+
+        def asking(wanted: Ask) -> Answering:
+            self.asked.append(wanted)
+            return ask(wanted)
+
+        def resuming(wanted: Ask, *rest: Any, **more: Any) -> Answering:
+            answering = resume(wanted, *rest, **more)
+            self.begun.release()
+            cancel = answering.ticket.cancel
+
+            def cancelling() -> None:
+                cancel()
+                self.over.release()
+
+            monkeypatch.setattr(answering.ticket, "cancel", cancelling)
+            return answering
+
+        monkeypatch.setattr(host, "ask", asking)
+        monkeypatch.setattr(host, "resume", resuming)
+
+
+@pytest.fixture
+def seen(quick: Host, monkeypatch: pytest.MonkeyPatch) -> Seen:
+    return Seen(quick, monkeypatch)
