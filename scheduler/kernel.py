@@ -62,8 +62,9 @@ class Kernel:
         self.policy = policy
         self.books = Books(ledger, grows=grows)
         self.hold_budget = hold_budget
-        self._holds = Holds(ledger, int(ledger.room * hold_budget))
-        self._marks = Marks(ledger, int(ledger.room * hold_budget))
+        self._budget = int(ledger.room * hold_budget)
+        self._holds = Holds(ledger, self._budget)
+        self._marks = Marks(ledger, self._budget)
         self._queue = Queue()
         self._effects: list[Effect] = []
 
@@ -314,6 +315,9 @@ class Kernel:
             return
         if line in turn.program.leases:
             self._let_go(turn.program, line, "replaced by a newer pause", stale=True)
+        # Marks and holds have one budget, and a program that will come back goes before one that may.
+        while self._marks and self.ledger.held + len(branch.pages) > self._budget:
+            self._effects += self._marks.give_way(f"a hold for {turn.program.id}")
         self._effects += self._holds.keep(turn.program, (turn.arrived.turn, line), branch, retention, self.books.now)
 
     def _park(self, name: ProgramId) -> None:

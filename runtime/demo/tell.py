@@ -80,9 +80,8 @@ def verdict(report: Report) -> None:
     for one in (report.chosen.ours, report.chosen.theirs):
         say(f"{one.policy:<12}{one.prompt_tokens:>8}{one.reused_tokens:>8}{one.computed_tokens:>9}{one.wall_s:>9.1f}")
     pool, ratio = report.chosen.pool_tokens, report.chosen.ratio
-    say(
-        f"In a pool of {pool} {'tokens' if report.sweep else 'tokens, as the server tells it,'} `forgetful` computes {ratio:.2f} times as many tokens as `sostenuto`."
-    )
+    source = "" if report.sweep else ", by what the server tells"
+    say(f"In a pool of {pool} tokens `forgetful` computes {ratio:.2f} times as many tokens as `sostenuto`{source}.")
     repaired = sum(run.repaired for run in report.runs)
     say(
         f"Tool calls: {report.valid} valid, {report.invalid} invalid ({report.invalid_dispatched} of them dispatched), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sostenuto.kvstore import Ledger, root
 from sostenuto.scheduler import (
@@ -26,9 +27,9 @@ ROOT = root(model="m").hex()
 class Stage:
     """A kernel with a clock, and the few moves that every test is made of."""
 
-    def __init__(self, policy: str = "sostenuto", *, room: int = 8) -> None:
+    def __init__(self, policy: str = "sostenuto", *, room: int = 8, **rest: Any) -> None:
         chosen = named(policy)
-        self.kernel = Kernel(Ledger(room, PAGE, rank=chosen.evict), chosen)
+        self.kernel = Kernel(Ledger(room, PAGE, rank=chosen.evict), chosen, **rest)
         self.now = 0.0
         self.log: list[Effect] = []
         self.prompts: dict[str, list[int]] = {}
