@@ -10,6 +10,7 @@ SostenutoError
 ├── Unable              something that this engine cannot do
 ├── Busy                something that cannot be done while turns run
 ├── UnknownMark         no mark of this name
+├── UnknownCheckpoint   no checkpoint of this id in its thread
 ├── ForeignMark         a mark of another model or tenant
 ├── ForkAlive           a rollback behind a place from which forks live
 ├── SessionClosed       the session was closed
@@ -124,3 +125,7 @@ class BadEdit(SostenutoError, ValueError):
 
 class SessionClosed(SostenutoError):
     """The session was closed."""
+
+
+class UnknownCheckpoint(SostenutoError, LookupError):
+    """No checkpoint of this id in its thread."""

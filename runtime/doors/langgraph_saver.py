@@ -21,7 +21,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from ..errors import BadEdit, BadSaver, SaverUnable
+from ..errors import BadEdit, BadSaver, SaverUnable, UnknownCheckpoint
 from .langgraph_saver_edit import (
     Call,
     Edit,
@@ -53,9 +53,13 @@ class BoundSaver(BaseCheckpointSaver[Any]):
     What `inner` can do itself, it does. Only what it cannot is made of its other calls: then a thread that is edited
     must not be in use, whoever tries meets Busy, and an edit that was cut off is made good by the thread's next use.
     A run that the caller named with `config["run_id"]` is kept in the metadata, where `delete_for_runs` looks for it.
+    With `strict`, as under `wrap`, asking for a checkpoint that is not there raises UnknownCheckpoint: LangGraph would
+    silently begin anew.
     """
 
-    def __init__(self, inner: BaseCheckpointSaver[Any], listener: Listener | None = None) -> None:
+    def __init__(
+        self, inner: BaseCheckpointSaver[Any], listener: Listener | None = None, *, strict: bool = False
+    ) -> None:
         if not isinstance(inner, BaseCheckpointSaver):
             raise BadSaver(
                 f"found {type(inner).__name__}, expected a LangGraph checkpoint saver such as InMemorySaver(); "
@@ -63,6 +67,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
             )
         within = inner if isinstance(inner, BoundSaver) else None
         self._inner: BaseCheckpointSaver[Any] = within._inner if within else inner
+        self._strict = strict or (within is not None and within._strict)
         self._gate: Gate = within._gate if within else Gate()
         known: tuple[Listener, ...] = within._listeners if within else ()
         self._listeners: tuple[Listener, ...] = known if listener is None or listener in known else (*known, listener)
@@ -339,8 +344,12 @@ class BoundSaver(BaseCheckpointSaver[Any]):
 
     def _opened(self, config: RunnableConfig, found: CheckpointTuple | None) -> None:
         place = config["configurable"]
-        if found is not None and place.get("checkpoint_id"):
-            self._tell("opened", _thread(config), place.get("checkpoint_ns", ""), found.checkpoint["id"])
+        wanted, namespace = place.get("checkpoint_id"), place.get("checkpoint_ns", "")
+        if found is not None and wanted:
+            self._tell("opened", _thread(config), namespace, found.checkpoint["id"])
+        elif wanted and not namespace and self._strict:  # a sub-graph may have had none at that moment
+            told = f"thread {_thread(config)!r} has no checkpoint {wanted!r}"
+            raise UnknownCheckpoint(f"{told}: get_state_history(config) lists those there are")
 
     def _tell(self, what: str, *arguments: Any, **told: Any) -> None:
         tell(self._listeners, what, *arguments, **told)

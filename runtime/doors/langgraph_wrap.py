@@ -47,7 +47,7 @@ def wrap(graph: AnyRunnable) -> AnyRunnable:
     moments = _moments_of(saver) if isinstance(saver, BaseCheckpointSaver) else Moments()
     wrapped: Any = graph.with_config(callbacks=[Lifecycle(moments), GraphTracer()])
     if isinstance(saver, BaseCheckpointSaver):
-        wrapped.checkpointer = BoundSaver(saver, moments)
+        wrapped.checkpointer = BoundSaver(saver, moments, strict=True)
     return wrapped  # type: ignore[no-any-return]
 
 

@@ -20,6 +20,7 @@ from langgraph.types import Command, Send, interrupt
 from sostenuto.runtime.ask import Ask
 from sostenuto.runtime.doors.langgraph import BoundSaver, ChatSostenuto, wrap
 from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime.errors import UnknownCheckpoint
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
 
@@ -277,6 +278,25 @@ async def test_subgraphs_share_their_callers_past(model: ChatSostenuto, host: Ho
         known = root["prompt_tokens"] + root["said_tokens"] - 1
         assert min(leaf["reused_tokens"] for leaf in leaves) >= known
         await way.forget(graph, config["configurable"]["thread_id"])
+        assert idle(host)
+
+
+@WAYS
+async def test_a_checkpoint_that_is_not_there_is_refused_and_nothing_begins_anew(
+    model: ChatSostenuto, host: Host, open_way: OpenWay
+) -> None:
+    async with open_way() as way:
+        graph, config = talk(model, way.saver), where()
+        await way.invoke(graph, {"messages": [PERSON]}, config)
+        thread, nowhere = config["configurable"]["thread_id"], {"checkpoint_id": "1f0-nowhere", "checkpoint_ns": ""}
+        before = len(await way.history(graph, config))
+        for given in (None, {"messages": [PERSON]}):
+            with pytest.raises(UnknownCheckpoint, match=f"'{thread}' has no checkpoint '1f0-nowhere'"):
+                await way.invoke(graph, given, {"configurable": {**config["configurable"], **nowhere}})
+        with pytest.raises(UnknownCheckpoint):
+            await way.update(graph, {"configurable": {**config["configurable"], **nowhere}}, {"messages": []})
+        assert len(await way.history(graph, config)) == before
+        await way.forget(graph, thread)
         assert idle(host)
 
 
