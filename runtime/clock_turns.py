@@ -48,10 +48,12 @@ class TurnClock:
         return ""
 
     def hold(self, key: str, seconds: float) -> None:
-        self._errand(self._engine.hold(key, seconds))
+        if self._engine.can.hold:
+            self._errand(self._engine.hold(key, seconds))
 
     def release(self, key: str) -> None:
-        self._errand(self._engine.release(key))
+        if self._engine.can.hold:
+            self._errand(self._engine.release(key))
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:

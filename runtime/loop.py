@@ -277,6 +277,7 @@ class Loop:
         if turn.started is None:
             # When it is started again, what is found is no hit: it was computed for this turn already.
             turn.started, turn.reused, turn.why = self._now(), effect.reuse, effect.why
+        turn.job.priority = self.kernel.books.program(ProgramId(turn.request.program)).number
         turn.stale += self._clock.begin(turn.job, effect)
 
     def need(self, turns: tuple[TurnId, ...]) -> None:
@@ -307,6 +308,8 @@ class Loop:
         tools = turn.request.tools_called("".join(turn.text), reason)
         effects = self._post(Paused(name, tools) if tools else Finished(name))
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
+        if hold is None:
+            self._clock.release(turn.job.key)  # what an engine keeps by itself for a while is not needed either
         about = self._kept(hold)
         policy, version = self.kernel.policy.name, self._weights.version
         facts = turn.counted(about, policy, version) if self.engine.can.preempt else turn.told(about, policy, version)

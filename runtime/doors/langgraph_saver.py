@@ -67,7 +67,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
             )
         within = inner if isinstance(inner, BoundSaver) else None
         self._inner: BaseCheckpointSaver[Any] = within._inner if within else inner
-        self._strict = strict or (within is not None and within._strict)
+        self._strict: bool = strict or (within is not None and within._strict)
         self._gate: Gate = within._gate if within else Gate()
         known: tuple[Listener, ...] = within._listeners if within else ()
         self._listeners: tuple[Listener, ...] = known if listener is None or listener in known else (*known, listener)

@@ -49,9 +49,7 @@ class Guard:
     def __init__(self, tools: Sequence[BaseTool], *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
         self._tools = read_tools(convert_to_openai_tool(tool) for tool in tools)
         self._validators = validators(self._tools)
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"timeout: found {timeout}; expected seconds above 0, or None for no limit")
-        self._timeout = timeout
+        self._timeout = _limit(timeout)
         self._repairs = repairs
 
     def call(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Result]) -> Result:
@@ -103,11 +101,9 @@ class ToolGuard(AgentMiddleware):
 
     def __init__(self, *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
         super().__init__()
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"timeout: found {timeout}; expected seconds above 0, or None for no limit")
-        self._timeout = timeout
+        self._timeout = _limit(timeout)
         self._repairs = repairs
-        self._guards: dict[tuple[str, ...], Guard] = {}
+        self._guards: dict[int, tuple[BaseTool | None, Guard]] = {}
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
         return self._guard(request).call(request, handler)
@@ -140,11 +136,18 @@ class ToolGuard(AgentMiddleware):
         return response
 
     def _guard(self, request: ToolCallRequest) -> Guard:
-        tools = [request.tool] if request.tool is not None else []
-        key = tuple(tool.name for tool in tools)
-        if key not in self._guards:
-            self._guards[key] = Guard(tools, timeout=self._timeout, repairs=self._repairs)
-        return self._guards[key]
+        # By the tool itself, which is kept along: two tools of one name may have different schemas.
+        tool = request.tool
+        if id(tool) not in self._guards:
+            guard = Guard([] if tool is None else [tool], timeout=self._timeout, repairs=self._repairs)
+            self._guards[id(tool)] = (tool, guard)
+        return self._guards[id(tool)][1]
+
+
+def _limit(timeout: float | None) -> float | None:
+    if timeout is not None and timeout <= 0:
+        raise ValueError(f"timeout: found {timeout}; expected seconds above 0, or None for no limit")
+    return timeout
 
 
 def once(specs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

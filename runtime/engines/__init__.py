@@ -65,6 +65,8 @@ class Job:
     """Under which the context that this turn leaves may be held."""
     salt: str = ""
     """Contexts of different salts share nothing: the root of the context's names, in hex."""
+    priority: int = 0
+    """Who comes first where a server schedules by priority: the smaller. Programs keep their order of arrival."""
     trace: Mapping[str, str] = field(default_factory=dict)
     """Headers that carry the trace on (W3C Trace Context), for engines behind a network."""
     pages: list[int] = field(default_factory=list)

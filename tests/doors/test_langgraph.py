@@ -189,6 +189,7 @@ def test_an_interrupt_ends_no_run_and_a_resume_goes_on(model: ChatSostenuto, hos
     agent = wrap(create_agent(model, [ask_person], checkpointer=InMemorySaver()))
     where: Any = {"configurable": {"thread_id": "waits"}}
     agent.invoke(ASK, where)
+    host.loop.ask()  # all that was told has been heard
     assert not host.loop.kernel.books.programs, "a person may take days: nothing is held for as long"
     messages = agent.invoke(Command(resume="yes"), where)["messages"]
     assert messages[-1].content == "Thank you."

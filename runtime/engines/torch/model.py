@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ....kvstore.pages import Pages
 from ...errors import ModelNotFound, ModelUnsupported
+from ..ends import ends
 from . import attention, probe
 from .attention import Piece, Plan
 from .quiet import quiet
@@ -24,8 +25,6 @@ __all__ = ["Model", "Piece"]
 PAGE = 32
 """Tokens of a page; vLLM's CPU block is as large, so figures compare."""
 DTYPES = ("float32", "bfloat16", "float16")
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
-"""Tokens that end a turn in common chat templates, and that configurations often forget to call an end."""
 
 
 class Model:
@@ -49,7 +48,7 @@ class Model:
         config = network.config.get_text_config()
         self.max_positions = int(getattr(config, "max_position_embeddings", None) or 2**31)
         """The longest context, in tokens."""
-        self.eos = _eos(network, tokenizer)
+        self.eos = ends(tokenizer, (network.generation_config, network.config))
         self.fingerprint = _fingerprint(network)
         self.rows = 0
         """Tokens that have entered the forward pass so far."""
@@ -186,17 +185,6 @@ def _check(config: Any, name: str) -> None:
             f"{name} scales its rotary frequencies by {moving.pop()}: they follow the longest turn of a step, so "
             "a turn's keys would depend on its neighbours"
         )
-
-
-def _eos(network: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens that end an answer: what the configurations call so, and what the chat template ends a turn with."""
-    found: set[int] = set()
-    for value in (network.generation_config.eos_token_id, network.config.eos_token_id, tokenizer.eos_token_id):
-        found.update(value if isinstance(value, list) else [value] if value is not None else [])
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    known = tokenizer.get_added_vocab()
-    found.update(known[end] for end in _TURN_ENDS if end in template and end in known)
-    return tuple(sorted(found))
 
 
 def _fingerprint(network: Any) -> str:
