@@ -29,7 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
     again.add_argument("journal", type=Path, metavar="FILE")
-    options = parser.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    cut = given.index("--") if "--" in given else len(given)
+    options = parser.parse_args(given[:cut])
+    options.more = given[cut + 1 :]
+    if options.more and options.command != "vllm":
+        parser.error(f"{options.command} hands nothing on: found {' '.join(given[cut:])}")
     try:
         return _COMMANDS[options.command](options)
     except (SostenutoError, NotTheSame, ValueError, OSError) as error:
@@ -143,7 +148,7 @@ def _vllm_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--cpus", type=_positive, metavar="N", help="compute on so many processors, without a GPU")
     parser.add_argument("--run", action="store_true", help="run it in place of printing it")
-    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="flags of your own, handed on")
+    parser.epilog = "What stands behind -- is handed on to vllm serve."
 
 
 def _vllm(options: argparse.Namespace) -> int:
@@ -154,9 +159,8 @@ def _vllm(options: argparse.Namespace) -> int:
     if not options.run:
         print(shown(command, variables))
         return 0
-    os.environ.update(variables)
     try:
-        os.execvp(command[0], command)
+        os.execvpe(command[0], command, {**os.environ, **variables})
     except FileNotFoundError:
         raise ValueError(
             "there is no program `vllm` here: install vLLM, and this package beside it with `pip install --no-deps "

@@ -12,6 +12,7 @@ from ..errors import BadRequest
 from ..sampling import Sampling
 from .http_fields import Fields
 from .http_messages import Said
+from .response_format import FORM, schema_of
 
 CHOICES = 128
 """Most answers to one prompt, and most prompts of one request."""
@@ -113,16 +114,10 @@ def read_sampling(fields: Fields, *, max_tokens: int, logprobs: int | None) -> S
 
 def read_schema(fields: Fields) -> Mapping[str, Any] | None:
     """The JSON Schema that `response_format` wants the whole answer to fit."""
-    wanted = fields.raw("response_format")
-    match wanted:
-        case None | {"type": "text"}:
-            return None
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            return schema
-        case {"type": "json_object"}:
-            return {"type": "object"}
-    form = "{'type': 'json_schema', 'json_schema': {'name': ..., 'schema': ...}}"
-    raise fields.wrong("response_format", f"{form}, or of type json_object or text")
+    try:
+        return schema_of(fields.raw("response_format"))
+    except ValueError:
+        raise fields.wrong("response_format", FORM) from None
 
 
 def read_timeout(fields: Fields) -> float | None:

@@ -23,6 +23,7 @@ from .facts import kv_attributes
 from .langgraph_messages import KEY, read_messages, write_message
 from .langgraph_whence import Whence
 from .langgraph_wrap import Lifecycle, lifecycle_of, program_of
+from .response_format import schema_of
 
 
 class Call:
@@ -43,7 +44,7 @@ class Call:
             parallel=bool(given.get("parallel_tool_calls", True)),
             returns=bool(given.get("returns", True)),
             constrain=bool(given["constrain"]),
-            schema=_schema(given.get("response_format")),
+            schema=schema_of(given.get("response_format")),
             sampling=sampling,
             program=joined or _program(whence, messages),
             tended=joined is not None,
@@ -120,17 +121,3 @@ def _part(delta: Delta) -> ChatGenerationChunk:
         case ArgumentsDelta(index=index, text=text):
             piece = tool_call_chunk(name=None, args=text, id=None, index=index)
     return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))
-
-
-def _schema(wanted: Any) -> Mapping[str, Any] | None:
-    """OpenAI's `response_format`: `{"type": "json_schema", "json_schema": {"schema": ...}}` or `json_object`."""
-    match wanted:
-        case None | {"type": "text"}:
-            return None
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            return schema
-        case {"type": "json_object"}:
-            return {"type": "object"}
-    raise ValueError(
-        f"response_format: found {wanted!r}; expected {{'type': 'json_schema', 'json_schema': {{'schema': ...}}}}"
-    )
