@@ -14,6 +14,7 @@ SostenutoError
 ├── ForeignMark         a mark of another model or tenant
 ├── ForkAlive           a rollback behind a place from which forks live
 ├── SessionClosed       the session was closed
+├── GrammarStuck        a grammar that allows no token; its turn is lost, others go on
 ├── HostClosed          the host was closed, before or during a turn
 ├── RepairsSpent        too many tool calls in a row were rejected
 ├── BadMessage          a message that cannot be put before the model
@@ -129,3 +130,7 @@ class SessionClosed(SostenutoError):
 
 class UnknownCheckpoint(SostenutoError, LookupError):
     """No checkpoint of this id in its thread."""
+
+
+class GrammarStuck(SostenutoError, ValueError):
+    """A grammar that allows no token."""

@@ -301,6 +301,9 @@ class Loop:
         for one in ended:
             if one.turn in self._turns and one.end is not None:
                 self._over(one.turn, one.end)
+        for one in alive:
+            if one.fault is not None:
+                self._finish(one.turn, one.fault)
 
     def _over(self, name: TurnId, reason: End) -> None:
         turn = self._forget(name)

@@ -104,6 +104,8 @@ class Said:
     """Of the weights that said it."""
     top: tuple[tuple[int, float], ...] = ()
     end: End | None = None
+    fault: Exception | None = None
+    """Why this turn, and no other, cannot go on."""
     usage: Usage | None = None
 
 

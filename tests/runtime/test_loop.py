@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sostenuto.runtime.engines.torch.engine import TorchEngine
-from sostenuto.runtime.errors import EngineFailed, HostClosed, Refused
+from sostenuto.runtime.errors import EngineFailed, GrammarStuck, HostClosed, Refused
 from sostenuto.runtime.request import Request
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.scheduler import Closed, Effect, Hold, ProgramId, Refuse, Release, Start
@@ -175,6 +175,32 @@ def test_a_seed_gives_one_answer_whatever_else_is_in_the_batch(tiny: Pair, stage
     assert read(ticket).tokens == alone.tokens
     for other in others:
         read(other)
+
+
+class Stuck:
+    """A grammar that lets two tokens through and then none."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def mask(self) -> bytes | None:
+        return None if self.taken < 2 else bytes(36)
+
+    def accept(self, token: int) -> bool:
+        self.taken += 1
+        return True
+
+
+def test_a_grammar_that_is_stuck_ends_its_turn_and_no_other(tiny: Pair, stages: Stages) -> None:
+    gate = Gated(tiny.ours)
+    stage = stages(gate)
+    stuck = stage.submit(draw(10), "a", grammar=Stuck())
+    other = stage.submit(draw(12, seed=1), "b", max_tokens=6)
+    gate.open()
+    with pytest.raises(GrammarStuck, match="allows no token"):
+        list(stuck)
+    assert len(read(other).tokens) == 6
+    assert "0 waiting | 0 running | <Ledger 0/" in stage.loop.ask()
 
 
 def test_a_step_that_fails_fails_its_turns_and_the_loop_lives_on(tiny: Pair, stages: Stages) -> None:

@@ -12,6 +12,7 @@ from ....kvstore import Copy
 from ....kvstore.pages import Pages
 from ....scheduler import Demand, Grow, Start, TurnId, compose
 from ...detokenize import Detokenizer
+from ...errors import GrammarStuck
 from .. import Capabilities, End, Job, Said
 from .model import Model, Piece
 from .sample import Picked, Sampler
@@ -183,7 +184,10 @@ class TorchEngine:
         said, row = [], 0
         for line, piece in zip(step.lines, step.pieces, strict=True):
             if piece.wants:
-                said.append(self._say(line, len(piece.tokens), logits[row]))
+                try:
+                    said.append(self._say(line, len(piece.tokens), logits[row]))
+                except GrammarStuck as fault:  # one turn's grammar is no affair of the others in the batch
+                    said.append(Said(line.job.turn, len(piece.tokens), fault=fault))
                 row += 1
             else:
                 said.append(Said(line.job.turn, len(piece.tokens)))

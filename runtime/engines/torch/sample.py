@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...errors import GrammarStuck
 from ...sampling import Sampling
 
 
@@ -47,8 +48,8 @@ class Sampler:
         """A token for one row of logits [vocab]; `mask` has a bit per token, lowest first, 1 = allowed.
 
         `logprob` and `top` are those of the raw logits, before penalties, mask and temperature. One pass over the
-        vocabulary sums each distribution that differs from the others, and none the same twice. ValueError if the
-        mask allows nothing.
+        vocabulary sums each distribution that differs from the others, and none the same twice. GrammarStuck if
+        the mask allows nothing.
         """
         raw = logits.float().cpu()
         row, forced = self._penalised(raw), False
@@ -129,7 +130,7 @@ def _masked(row: torch.Tensor, mask: bytes) -> tuple[torch.Tensor, bool]:
     allowed[: bits.numel()] = bits
     left = int(allowed.sum())
     if not left:
-        raise ValueError("the grammar allows no token here: its matcher is broken or the vocabulary is another one")
+        raise GrammarStuck("the grammar allows no token here: its matcher is broken or the vocabulary is another one")
     if left == row.numel():
         return row, False  # free text between calls: nothing to fill, and no second distribution to sum
     return row.masked_fill(~allowed, float("-inf")), left == 1
