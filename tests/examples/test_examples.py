@@ -19,7 +19,7 @@ def test_the_agent_calls_its_tool_and_computes_only_what_is_new(capsys: pytest.C
     assert prompt - reused < 40
 
 
-def test_every_search_by_forks_finds_what_it_finds_with_fresh_prompts_and_computes_a_fraction(
+def test_every_search_by_forks_computes_a_fraction_of_what_fresh_prompts_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runpy.run_path(str(FOLDER / "tree_search.py"), run_name="__main__")
@@ -29,7 +29,6 @@ def test_every_search_by_forks_finds_what_it_finds_with_fresh_prompts_and_comput
     computed = [int(line.split(" tokens computed")[0].split()[-1]) for line in told]
     assert all(2 * forked < fresh for forked, fresh in zip(computed[::2], computed[1::2], strict=True))
     assert any("rollback" in line for line in told)
-    assert any("100% right" in line for line in told)
 
 
 @pytest.mark.parametrize("example", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
