@@ -82,8 +82,7 @@ def _wanted(options: argparse.Namespace, pool_tokens: int | None) -> Wanted:
     if name is not None and name not in os.environ:
         raise ValueError(f"--api-key-from: there is no environment variable {name}")
     key = None if name is None else os.environ[name]
-    own = {} if pool_tokens is None else {"pool_tokens": pool_tokens}
-    return Wanted(options.engine, options.model, options.url, key, tokenizer=options.tokenizer, **own)
+    return Wanted(options.engine, options.model, options.url, key, pool_tokens, options.tokenizer)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -93,7 +92,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     return show(
         Options(
-            wanted=_wanted(options, options.pool_tokens or POOL_TOKENS),
+            wanted=_wanted(options, options.pool_tokens or (POOL_TOKENS if options.engine == "torch" else None)),
             policy=options.policy,
             tasks=options.tasks,
             agents=options.agents,

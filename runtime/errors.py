@@ -15,6 +15,7 @@ SostenutoError
 ├── ForkAlive           a rollback behind a place from which forks live
 ├── SessionClosed       the session was closed
 ├── GrammarStuck        a grammar that allows no token; its turn is lost, others go on
+├── NotFinite           logits that are no numbers; their turn is lost, others go on
 ├── HostClosed          the host was closed, before or during a turn
 ├── RepairsSpent        too many tool calls in a row were rejected
 ├── BadMessage          a message that cannot be put before the model
@@ -134,3 +135,7 @@ class UnknownCheckpoint(SostenutoError, LookupError):
 
 class GrammarStuck(SostenutoError, ValueError):
     """A grammar that allows no token."""
+
+
+class NotFinite(SostenutoError, ArithmeticError):
+    """Logits that are no numbers."""

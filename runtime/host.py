@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 from uuid import uuid4
 
 from ..scheduler import Closed, Event, KvPolicy, Marked, ProgramId, Unmarked, named
@@ -89,6 +89,10 @@ class Host:
         """
         if (said or forced) and not self.can.resume:
             raise Unable(f"{self.engine.name} cannot go on with an answer that was begun: ask anew")
+        if ask.sampling.logprobs and not self.can.logprobs:
+            raise Unable(f"{self.engine.name} does not tell how likely its tokens were: ask without logprobs")
+        if self.can.tokens:
+            self.voice.check(tokens)
         number = next(self._numbers)
         begun = tuple(tokens[len(tokens) - said :])
 
@@ -168,10 +172,11 @@ class Host:
         on). `running` says what becomes of turns on their way: the update is refused, they are kept, or aborted.
         Raises Unable, Busy, and ValueError, with nothing changed, for weights that do not fit.
         """
-        version = self.loop.weights + 1 if version is None else version
+        for name, found, known in (("kv", kv, get_args(KvPolicy)), ("running", running, get_args(Running))):
+            if found not in known:
+                raise ValueError(f"{name}: found {found!r}; expected one of {', '.join(known)}")
         given = dict(tensors)
-        self.loop.update(lambda: self._load(given, version), version, kv=kv, running=running).result()
-        return version
+        return self.loop.update(lambda new: self._load(given, new), version, kv=kv, running=running).result()
 
     def close(self) -> None:
         """End the threads; turns on their way get HostClosed. Closing twice is harmless."""

@@ -141,8 +141,12 @@ class Loop:
 
         return self._within(end()).result()
 
-    def update(self, load: Callable[[], None], version: int, *, kv: KvPolicy, running: Running) -> Future[None]:
-        """Give the model new weights between two steps; `load` is called on the compute thread.
+    def update(
+        self, load: Callable[[int], None], version: int | None, *, kv: KvPolicy, running: Running
+    ) -> Future[int]:
+        """Give the model new weights between two steps; `load` is called on the compute thread with their version.
+
+        The version is one more than before unless it is given; the answer is what it became.
 
         Raises Unable where the engine takes none, Busy when turns run that nobody has told what to do with.
         """
@@ -355,20 +359,22 @@ class Loop:
                 error.__cause__ = fault
             self._finish(name, error)
 
-    async def _reweight(self, load: Callable[[], None], version: int, kv: KvPolicy, running: Running) -> None:
+    async def _reweight(self, load: Callable[[int], None], given: int | None, kv: KvPolicy, running: Running) -> int:
         async with self._clock.paused():
+            version = self._weights.version + 1 if given is None else given
             begun = [name for name, turn in self._turns.items() if turn.started is not None]
             if begun and running == "refuse":
                 raise Busy(
                     f"{len(begun)} turns are on their way: let them end, or say what becomes of them with "
                     "running='keep' (they go on under the new weights) or running='abort'"
                 )
-            if version <= self._weights.version:
-                raise ValueError(f"version: found {version} after {self._weights.version}; give a greater one")
+            if isinstance(version, bool) or not isinstance(version, int) or version <= self._weights.version:
+                raise ValueError(f"version: found {version} after {self._weights.version}; give a greater whole number")
             for name in begun if running == "abort" else ():
                 self._over(name, "abort")
-            await self._loop.run_in_executor(self._compute, load)
+            await self._loop.run_in_executor(self._compute, load, version)
             self._post(Reweighted(kv, self._weights.advance(version, kv)))
+            return version
 
 
 def _lost(fault: BaseException) -> str:

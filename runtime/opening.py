@@ -20,7 +20,8 @@ class Wanted:
     """For `torch` what to load, for servers the name under which they serve it; None: the packaged, or first, one."""
     url: str | None = None
     api_key: str | None = None
-    pool_tokens: int = POOL_TOKENS
+    pool_tokens: int | None = None
+    """None: POOL_TOKENS. A server has a pool of its own."""
     tokenizer: str | None = None
     """For a vLLM server whose model is not found under the name it gives: a directory or hub id."""
 
@@ -37,9 +38,12 @@ def open_engine(wanted: Wanted) -> StepEngine | TurnEngine:
         from .engines.torch.model import Model
         from .engines.torch.weights import locate
 
-        return TorchEngine(Model.load(locate(wanted.model)), pool_tokens=wanted.pool_tokens)
+        return TorchEngine(Model.load(locate(wanted.model)), pool_tokens=wanted.pool_tokens or POOL_TOKENS)
+    if wanted.pool_tokens is not None:
+        raise ValueError(f"a server has a pool of its own: found {wanted.pool_tokens} pool tokens for {wanted.kind}")
     if wanted.url is None:
-        raise ValueError(f"the engine {wanted.kind} is behind a server: give its url, such as http://127.0.0.1:8000")
+        such = "http://127.0.0.1:8000" + ("/v1" if wanted.kind == "openai" else "")
+        raise ValueError(f"the engine {wanted.kind} is behind a server: give its url, such as {such}")
     if wanted.kind == "vllm":
         from .engines.vllm.engine import VllmEngine
 

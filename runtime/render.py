@@ -7,6 +7,7 @@ the turn before it left, as long as the template only appends.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ class Renderer:
         self.dialect = dialect
         self._tokenizer = tokenizer
         self._eos = frozenset(eos)
+        self._special = _special(tokenizer)
         # A place holder that nobody can have written: what stands in its place is spliced in as ids.
         self._mark = f"said-{secrets.token_hex(8)}-"
 
@@ -33,8 +35,11 @@ class Renderer:
         chat = self._chat(messages, tools)
         # A dialect without a system text of its own has a template that lists the tools itself.
         offered = {"tools": [_offer(tool) for tool in tools]} if tools and not self.dialect.system else {}
+        plain: list[str] = []
+        for entry in chat:
+            entry["content"] = self._defused(entry["content"], plain)
         text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **offered)
-        return self._splice(str(text), messages)
+        return self._splice(str(text), messages, plain)
 
     def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
         dialect = self.dialect
@@ -69,12 +74,28 @@ class Renderer:
             case _:
                 return {"role": message.role, "content": message.text}
 
-    def _splice(self, text: str, messages: Sequence[Message]) -> tuple[int, ...]:
+    def _defused(self, content: str, plain: list[str]) -> str:
+        """What others wrote must not end their turn or begin another: control tokens in it are spelled as text."""
+        if self._special is None:
+            return content
+
+        def hide(found: re.Match[str]) -> str:
+            plain.append(found[0])
+            return f"{self._mark}t{len(plain) - 1}-"
+
+        return self._special.sub(hide, content)
+
+    def _splice(self, text: str, messages: Sequence[Message], plain: Sequence[str]) -> tuple[int, ...]:
         ids: list[int] = []
         first, *rest = text.split(self._mark)
         ids += self._encode(first)
         for part in rest:
             index, _, tail = part.partition("-")
+            if index.startswith("t"):
+                spelled = plain[int(index[1:])]
+                # In two parts, neither of which is the token.
+                ids += self._encode(spelled[:1]) + self._encode(spelled[1:]) + self._encode(tail)
+                continue
             said = list(messages[int(index)].tokens)
             while said and said[-1] in self._eos:
                 said.pop()  # the template ends the turn itself
@@ -89,3 +110,10 @@ class Renderer:
 def _offer(tool: Tool) -> dict[str, Any]:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
+
+
+def _special(tokenizer: Any) -> re.Pattern[str] | None:
+    """Whatever the tokenizer would read as a control token."""
+    words = [str(word) for word in getattr(tokenizer, "all_special_tokens", ()) if len(str(word)) > 1]
+    words.sort(key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, words))) if words else None

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from .errors import BadSampling
 
+COLD = 1e-3
+"""Logits divided by less leave the range in which a softmax can be computed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Parameters of one answer; the defaults are greedy. Raises BadSampling for a value out of its range."""
 
     temperature: float = 0.0
-    """0 is greedy: the most likely token, and of equals the one with the smallest id."""
+    """0 is greedy: the most likely token, and of equals the one with the smallest id. So is less than COLD."""
     top_p: float = 1.0
     """Keep the fewest tokens whose probabilities reach this sum (Holtzman et al., arXiv 1904.09751)."""
     top_k: int = 0
@@ -34,11 +37,11 @@ class Sampling:
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
-        _within("temperature", self.temperature, 0, None)
+        _within("temperature", self.temperature, 0, 1000)
         _within("top_p", self.top_p, 0, 1, above=True)
         _within("top_k", self.top_k, 0, None)
         _within("min_p", self.min_p, 0, 1)
-        _within("repetition_penalty", self.repetition_penalty, 0, None, above=True)
+        _within("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _within("presence_penalty", self.presence_penalty, -2, 2)
         _within("frequency_penalty", self.frequency_penalty, -2, 2)
         _within("max_tokens", self.max_tokens, 1, None)

@@ -9,6 +9,7 @@ from ..tools.grammars.llguidance import LLGuidanceCompiler
 from .ask import Ask
 from .detokenize import Detokenizer
 from .engines import Speaker
+from .errors import BadMessage
 from .render import Renderer
 
 
@@ -22,6 +23,7 @@ class Voice:
         self.compiler = LLGuidanceCompiler(tokenizer.backend_tokenizer.to_str(), eos=speaker.eos, vocab=speaker.vocab)
         self._tokenizer = tokenizer
         self._eos = frozenset(speaker.eos)
+        self._vocab = speaker.vocab
 
     def grammar(self, ask: Ask, said: Sequence[int] = ()) -> Grammar | None:
         """What holds the model to what was asked for, behind the tokens that an answer has already."""
@@ -31,9 +33,18 @@ class Voice:
             grammar = None
         else:
             grammar = self.compiler.tools(ask.tools, ask.choice, self.dialect, parallel=ask.parallel)
-        for token in said if grammar is not None else ():
-            grammar.accept(token)  # type: ignore[union-attr]  # checked once, above
+        if grammar is None:
+            return None
+        for token in said:
+            grammar.accept(token)
+        grammar.mask()  # what cannot be followed at all is refused here, not in a step that others share
         return grammar
+
+    def check(self, tokens: Sequence[int]) -> None:
+        """Raise BadMessage for ids that the model does not have."""
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
+            wrong = next(token for token in tokens if not 0 <= token < self._vocab)
+            raise BadMessage(f"found the token id {wrong}; this model has 0 to {self._vocab - 1}")
 
     def spell(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
         """The text that was told of an answer that has come so far."""

@@ -40,7 +40,8 @@ def compare(model: Model, journal: Path, pool: int) -> tuple[Comparison, ...]:
 def beside(live: Live, runs: Sequence[Run], wall: float, wanted: Wanted) -> Comparison:
     """The agents once more on the same server under the other policy, as a tenant that shares nothing with the first.
 
-    What the server says it found cached is taken at its word; a live model need not say the same twice.
+    Only for servers that salt by tenant, else the second run would live on what the first has cached. What the server
+    says it found cached is taken at its word; a live model need not say the same twice.
     """
     other = replace(live, policy="forgetful" if live.policy == "sostenuto" else "sostenuto")
     say(f"\nThe same agents on the same server under {other.policy} ...")

@@ -14,6 +14,7 @@ from .compare import beside, compare
 from .live import Live
 from .tasks import load_tasks
 from .tell import Report, say, summary, table, verdict
+from .transcript import Comparison
 
 POOL_TOKENS = 2_432
 """The default pool: room for the longest of the default tasks' contexts, and for about half of all of them."""
@@ -45,7 +46,7 @@ def show(options: Options) -> int:
     if wanted.kind == "torch":
         say("loading the model (the packaged one is converted once, then cached) ...")
     engine = open_engine(wanted)
-    where = f"pool: {wanted.pool_tokens} tokens" if wanted.kind == "torch" else f"{wanted.kind} at {wanted.url}"
+    where = f"pool: {engine.room * engine.page} tokens" if wanted.kind == "torch" else f"{wanted.kind} at {wanted.url}"
     say(f"{engine.name} | {len(tasks)} agents, {options.rounds} rounds at most | {where} | {options.policy}")
     if wanted.kind == "torch" and wanted.model is None:
         say("This model has 135M parameters: its constrained calls are valid, and often not wise. Try --model.\n")
@@ -57,11 +58,15 @@ def show(options: Options) -> int:
         stack.callback(instrument(tracer))
         runs, wrong, wall = live.run(engine, journal=journal)
     table(runs)
+    sweep: tuple[Comparison, ...] = ()
+    chosen = None
     if isinstance(engine, TorchEngine):
-        sweep = compare(engine.model, journal, wanted.pool_tokens)
-        chosen = next(one for one in sweep if one.pool_tokens == wanted.pool_tokens)
+        sweep = compare(engine.model, journal, engine.room * engine.page)
+        chosen = next(one for one in sweep if one.pool_tokens == engine.room * engine.page)
+    elif engine.can.hold:
+        chosen = beside(live, runs, wall, wanted)
     else:
-        sweep, chosen = (), beside(live, runs, wall, wanted)
+        say("\nThis server cannot hold a context, so there are no two policies to compare.")
     report = Report(runs, wrong, sweep, chosen, trace, journal)
     verdict(report)
     spans = read_otlp_json(trace)

@@ -22,8 +22,8 @@ class Report:
     runs: tuple[Run, ...]
     invalid_dispatched: int
     sweep: tuple[Comparison, ...]
-    chosen: Comparison
-    """The comparison in the pool of the live run."""
+    chosen: Comparison | None
+    """The comparison in the pool of the live run; None where there is nothing to compare."""
     trace: Path
     journal: Path
 
@@ -76,12 +76,15 @@ def table(runs: tuple[Run, ...]) -> None:
 
 def verdict(report: Report) -> None:
     """Both policies in the pool of the live run, and the tool calls."""
-    say(f"\n{'policy':<12}{'prompt':>8}{'reused':>8}{'computed':>9}{'seconds':>9}")
-    for one in (report.chosen.ours, report.chosen.theirs):
-        say(f"{one.policy:<12}{one.prompt_tokens:>8}{one.reused_tokens:>8}{one.computed_tokens:>9}{one.wall_s:>9.1f}")
-    pool, ratio = report.chosen.pool_tokens, report.chosen.ratio
-    source = "" if report.sweep else ", by what the server tells"
-    say(f"In a pool of {pool} tokens `forgetful` computes {ratio:.2f} times as many tokens as `sostenuto`{source}.")
+    chosen = report.chosen
+    if chosen is not None:
+        say(f"\n{'policy':<12}{'prompt':>8}{'reused':>8}{'computed':>9}{'seconds':>9}")
+        for one in (chosen.ours, chosen.theirs):
+            counts = f"{one.prompt_tokens:>8}{one.reused_tokens:>8}{one.computed_tokens:>9}"
+            say(f"{one.policy:<12}{counts}{one.wall_s:>9.1f}")
+        source = "" if report.sweep else ", by what the server tells"
+        told = f"`forgetful` computes {chosen.ratio:.2f} times as many tokens as `sostenuto`{source}"
+        say(f"In a pool of {chosen.pool_tokens} tokens {told}.")
     repaired = sum(run.repaired for run in report.runs)
     say(
         f"Tool calls: {report.valid} valid, {report.invalid} invalid ({report.invalid_dispatched} of them dispatched), "
@@ -91,6 +94,7 @@ def verdict(report: Report) -> None:
 
 def summary(report: Report) -> dict[str, Any]:
     """The object that `--json` prints."""
+    chosen = report.chosen
     policies = {
         tally.policy: {
             "prompt_tokens": tally.prompt_tokens,
@@ -102,13 +106,13 @@ def summary(report: Report) -> dict[str, Any]:
             "calls_invalid_dispatched": report.invalid_dispatched,
             "wall_s": round(tally.wall_s, 3),
         }
-        for tally in (report.chosen.ours, report.chosen.theirs)
+        for tally in ((chosen.ours, chosen.theirs) if chosen is not None else ())
     }
     sweep = [{"pool_tokens": one.pool_tokens, "computed_ratio": round(one.ratio, 4)} for one in report.sweep]
     return {
         "policies": policies,
         "sweep": sweep,
-        "computed_ratio": round(report.chosen.ratio, 4),
+        "computed_ratio": None if chosen is None else round(chosen.ratio, 4),
         "trace": str(report.trace),
         "journal": str(report.journal),
     }

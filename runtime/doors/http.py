@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ __all__ = ["app", "serve"]
 
 GRACE_S = 10
 """Seconds for which answers on their way may go on when the server is to end."""
+AFTER_S = 5
+"""Seconds more in which their callers are told that they were broken off."""
 
 _SAY = partial(print, flush=True)  # at once, also where somebody reads it through a pipe
 
@@ -67,15 +70,31 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=GRACE_S + AFTER_S,
         )
-        server = _Server(config)
+        server = _Server(config, host)
         ready(f"{host.engine.name} on http://{shown}:{listening.getsockname()[1]}/v1")
         server.run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """Ends at a signal and returns, so that whoever called can close what is theirs."""
+
+    def __init__(self, config: uvicorn.Config, host: Host) -> None:
+        super().__init__(config)
+        self._host = host
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        late = asyncio.create_task(self._break_off())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            late.cancel()
+
+    async def _break_off(self) -> None:
+        """Answers that take longer than the grace end where they are, and their callers are told why."""
+        await asyncio.sleep(GRACE_S)
+        await asyncio.to_thread(self._host.abort)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not kept: uvicorn would raise it again at its end.

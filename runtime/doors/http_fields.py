@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BadRequest
+
+MOST = 1e300
+"""The largest number that is taken for one; JSON has larger ones, and no number at all is no smaller than any."""
 
 
 class Fields:
@@ -57,7 +59,7 @@ class Fields:
         value = self.raw(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST:
             raise self.wrong(name, "a number")
         return float(value)
 

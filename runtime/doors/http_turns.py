@@ -11,7 +11,7 @@ from starlette.types import Receive
 
 from ...tracing import ModelCall, model_span, parent_of_headers
 from ..answer import Answering
-from ..errors import SostenutoError
+from ..errors import HostClosed, SostenutoError
 from ..host import Host
 from ..ticket import Piece
 from .facts import kv_attributes
@@ -66,9 +66,12 @@ class Turns:
                 async for chunk in answering.ticket:
                     deltas = answering.take(chunk)
                     piece = chunk if isinstance(chunk, Piece) else None
-                    told.put_nowait(Part(index, deltas, piece, answering.answer))
+                    if answering.answer is None or answering.answer.reason != "abort":
+                        told.put_nowait(Part(index, deltas, piece, answering.answer))
             finally:
                 answering.ticket.cancel()
+            if answering.answer is not None and answering.answer.reason == "abort":
+                raise HostClosed("the server broke this answer off, since it is about to end: ask again later")
             if answering.answer is not None:
                 span.set(kv_attributes(answering.answer.facts))
 

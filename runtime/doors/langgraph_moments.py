@@ -79,6 +79,13 @@ class Moments(Listener):
                     self._bound.setdefault(place, []).append(context)
                     self._leave(context, one)
 
+    def over(self, thread: str) -> None:
+        """A run has ended, and all its checkpoints are saved: what is not bound now never will be."""
+        with self._lock:
+            for place in [place for place in self._coming if place[0] == thread]:
+                for context in self._coming.pop(place).values():
+                    self._leave(context, place)
+
     def opened(self, thread: str, namespace: str, checkpoint: str) -> None:
         """Perhaps somebody only looks."""
 

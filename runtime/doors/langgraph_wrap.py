@@ -177,6 +177,7 @@ class Lifecycle(GraphCallbackHandler):
             self._tell(run_id, Interrupted)
         else:
             self._tell(run_id, lambda program: Closed(program, why))
+            self.moments.over(root.thread)
         with self._lock:
             del self._roots[run_id]
             for known in (run_id, *root.runs):

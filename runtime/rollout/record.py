@@ -218,7 +218,9 @@ class Rollout:
         """What `to_json` wrote. Raises BadRollout for anything else, and for a tree that could not have grown."""
         try:
             return cls._grown(json.loads(text))
-        except (json.JSONDecodeError, AttributeError, IndexError, KeyError, TypeError) as error:
+        except BadRollout:
+            raise
+        except (ValueError, AttributeError, LookupError, OverflowError, RecursionError, TypeError) as error:
             raise BadRollout(f"this is no rollout as `to_json` writes it: {type(error).__name__}: {error}") from error
 
     @classmethod

@@ -19,6 +19,11 @@ from ..execute.deadline import ToolTimedOut, awithin, within
 EXCUSED = (ValueError, ArithmeticError, LookupError, TimeoutError, ToolTimedOut)
 """What a tool may raise because of what the model asked for."""
 
+TIMEOUT_S = 60.0
+"""How long a tool may take unless said otherwise: a sample that never ends would keep its whole group."""
+FOREVER = 86_400.0 * 365
+"""None, where a number is wanted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -42,7 +47,7 @@ class Toolbox:
         specs: Iterable[Mapping[str, Any]] = (),
         functions: Mapping[str, Callable[..., Any]] | None = None,
         *,
-        timeout: float | None = None,
+        timeout: float | None = TIMEOUT_S,
         excused: tuple[type[Exception], ...] = EXCUSED,
     ) -> None:
         """`specs` as OpenAI writes them. Raises BadTool for one that is none, and where specs and functions differ."""
@@ -66,18 +71,30 @@ class Toolbox:
         begun = clock()
         try:
             value = await self._call(call)
+            text = _text(value)
         except self._excused as error:
             text = compact([Problem("", f"{type(error).__name__}: {error}")])
             return Result(_told(call, text), "failed", clock() - begun)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         return Result(_told(call, text), "ran", clock() - begun)
 
     async def _call(self, call: Call) -> Any:
         function = self._functions[call.name]
         if inspect.iscoroutinefunction(function):
             return await awithin(self._timeout, lambda: function(**call.arguments))
-        calling = partial(within, self._timeout, lambda: function(**call.arguments))
-        return await to_thread.run_sync(calling, abandon_on_cancel=True)
+        # A thread of its own, which nobody waits for in the end: a tool that hangs must not keep the process.
+        calling = partial(within, self._timeout or FOREVER, lambda: function(**call.arguments))
+        value = await to_thread.run_sync(calling, abandon_on_cancel=True)
+        return await awithin(self._timeout, lambda: value) if inspect.isawaitable(value) else value
+
+
+def _text(value: Any) -> str:
+    """Raises ValueError for what is neither text nor JSON."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"its result cannot be written as JSON: {error}") from error
+    text.encode()  # half a surrogate is no text: UnicodeEncodeError is a ValueError
+    return text
 
 
 def _told(call: Call, text: str) -> Message:

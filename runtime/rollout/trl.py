@@ -94,7 +94,8 @@ class TRLRollout:
     def _follow(self, trainer: Any) -> None:
         """Give the host the trainer's weights if they may have moved since; they get a version of their own."""
         step = trainer.state.global_step
-        if self._followed is not None and self._followed[0]() is trainer and self._followed[1] == step:
+        same = self._followed is not None and self._followed[0]() is trainer and self._followed[1] == step
+        if same and self.host.loop.weights == self.version:
             return
         self.version = max(self.host.loop.weights, step) + 1
         self.host.update_weights(weights(network(trainer)), version=self.version, kv=self._kv)
@@ -173,6 +174,8 @@ def _messages(prompt: Any, trainer: Any) -> list[Message] | list[int]:
     for one in prompt:
         if one["role"] not in ("system", "user", "assistant", "tool") or not isinstance(one.get("content"), str):
             raise TrainerUnsupported(f"prompt: found {one!r}; expected a role and text, of nothing but text")
+        if one.get("tool_calls"):
+            raise TrainerUnsupported(f"prompt: found {one!r}; calls of an earlier turn cannot be taken over")
         messages.append(Message(one["role"], one["content"], tool=one.get("name") or ""))
     return messages
 

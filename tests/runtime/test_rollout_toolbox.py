@@ -97,3 +97,25 @@ def test_tallies_add_up_and_say_which_part_of_the_time_was_waiting() -> None:
     assert whole == Tally(asked=6, computed=3, stale=2, calls=1, speaking_s=3.0, waiting_s=1.0)
     assert whole.wait_share == 0.25
     assert Tally().wait_share == 0.0
+
+
+class Later:
+    """Callable and awaitable, and no coroutine function."""
+
+    async def __call__(self, **given: Any) -> str:
+        return "later"
+
+
+@pytest.mark.parametrize(
+    ("function", "fate", "text"),
+    [
+        (Later(), "ran", "later"),
+        (lambda **given: {(1, 2): "no key of JSON"}, "failed", "cannot be written as JSON"),
+        (lambda **given: "half \ud800", "failed", "surrogates"),
+    ],
+)
+async def test_whatever_a_tool_returns_becomes_text_or_is_told(function: Any, fate: str, text: str) -> None:
+    spec = {"type": "function", "function": {"name": "odd", "description": "", "parameters": {"type": "object"}}}
+    result = await Toolbox([spec], {"odd": function}).run(Call("c", "odd", {}, "{}"))
+    assert result.fate == fate
+    assert text in result.message.text

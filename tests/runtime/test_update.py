@@ -120,8 +120,8 @@ async def test_a_rollout_on_its_way_is_refused_kept_or_broken_off(
             await asyncio.to_thread(gate.wait)
             gate.let()
         await asyncio.to_thread(gate.wait)
-        refused = host.loop.update(lambda: None, 1, kv="salt", running="refuse")
-        update = host.loop.update(lambda: gate.load(other, 1), 1, kv=kv, running=running)
+        refused = host.loop.update(lambda version: None, 1, kv="salt", running="refuse")
+        update = host.loop.update(lambda version: gate.load(other, version), None, kv=kv, running=running)
         gate.let()
         with pytest.raises(Busy, match="1 turns are on their way"):
             await asyncio.wrap_future(refused)

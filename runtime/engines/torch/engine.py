@@ -11,8 +11,9 @@ import torch
 from ....kvstore import Copy
 from ....kvstore.pages import Pages
 from ....scheduler import Demand, Grow, Start, TurnId, compose
+from ....tools import GrammarRefused
 from ...detokenize import Detokenizer
-from ...errors import GrammarStuck
+from ...errors import GrammarStuck, NotFinite
 from .. import Capabilities, End, Job, Said
 from .model import Model, Piece
 from .sample import Picked, Sampler
@@ -186,7 +187,7 @@ class TorchEngine:
             if piece.wants:
                 try:
                     said.append(self._say(line, len(piece.tokens), logits[row]))
-                except GrammarStuck as fault:  # one turn's grammar is no affair of the others in the batch
+                except (GrammarStuck, GrammarRefused, NotFinite) as fault:  # no affair of the others in the batch
                     said.append(Said(line.job.turn, len(piece.tokens), fault=fault))
                 row += 1
             else:

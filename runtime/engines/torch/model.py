@@ -116,6 +116,8 @@ class Model:
         for name, tensor in tensors.items():
             if tensor.shape != own[name].shape:
                 raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}")
+            if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+                raise ValueError(f"{name}: found {tensor.dtype} or values that are not finite; expected numbers")
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ...errors import GrammarStuck
-from ...sampling import Sampling
+from ...errors import GrammarStuck, NotFinite
+from ...sampling import COLD, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,19 @@ class Sampler:
 
         `logprob` and `top` are those of the raw logits, before penalties, mask and temperature. One pass over the
         vocabulary sums each distribution that differs from the others, and none the same twice. GrammarStuck if
-        the mask allows nothing.
+        the mask allows nothing, NotFinite if the logits are no numbers.
         """
         raw = logits.float().cpu()
+        total = torch.logsumexp(raw, 0)
+        if not torch.isfinite(total):
+            raise NotFinite("the model's logits are no numbers: look at the weights that it was given")
         row, forced = self._penalised(raw), False
         if mask is not None:
             row, forced = _masked(row, mask)
-        warm = self.sampling.temperature
+        warm = self.sampling.temperature if self.sampling.temperature >= COLD else 0.0
         cooled = row if warm in (0, 1) else row / warm
         token = int(row.argmax()) if warm == 0 else self._draw(cooled)
         self._said.append(token)
-        total = torch.logsumexp(raw, 0)
         logprob = float(raw[token] - total)
         tempered = logprob if warm in (0, 1) else _log_share(cooled if row is raw else raw / warm, token)
         drawn = tempered if row is raw else _log_share(cooled, token)
@@ -108,7 +110,7 @@ class Sampler:
         mass = torch.where(keep, probs, 0.0).double().cumsum(0)
         # The first token at which the sum passes the share; one without probability never passes it.
         chosen = torch.searchsorted(mass, _share(self._seed, len(self._said)) * mass[-1], right=True)
-        return int(ids[chosen])
+        return int(ids[min(int(chosen), ids.numel() - 1)])
 
 
 def _share(seed: int, position: int) -> float:
