@@ -6,7 +6,7 @@
 #   make test-vllm          only those, on a vLLM of its own environment, which it installs
 #   make bench [ARGS=...]   the benchmarks
 #   make check              lint, format, types, import contracts
-#   make house              docs/house.md anew, from the captions
+#   make house              docs/house.md anew, from the captions, and the table in docs/engines.md
 #   make conformance        docs/conformance.md anew, from LangGraph's own suite for checkpointers
 #
 # PYTHON names the interpreter for the virtual environment, VENV its folder.
@@ -49,6 +49,7 @@ check: $(READY)
 
 house: $(READY)
 	$(BIN)/python docs/house.py
+	$(BIN)/python docs/engines.py
 
 conformance: $(READY)
 	$(BIN)/python docs/conformance.py

@@ -260,6 +260,9 @@ class Ledger:
         lease = Lease(key, tokens, tuple(granted), until, len(snapshot.pages))
         self.leases[key] = lease
         heapq.heappush(self._expiry, (until, key))
+        if len(self._expiry) > 4 * len(self.leases) + 64:  # those that were replaced or released
+            self._expiry = [(held.until, name) for name, held in self.leases.items()]
+            heapq.heapify(self._expiry)
         return lease
 
     def release(self, key: str, *, stale: bool = False) -> Lease | None:
@@ -283,6 +286,17 @@ class Ledger:
                 self.release(key)
                 ended.append(lease)
         return tuple(ended)
+
+    @property
+    def soonest(self) -> float | None:
+        """When the next lease ends; None without any."""
+        while self._expiry:
+            until, key = self._expiry[0]
+            lease = self.leases.get(key)
+            if lease is not None and lease.until == until:
+                return until
+            heapq.heappop(self._expiry)
+        return None
 
     # -- the whole
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..tools import Call, Choice, Tool
+from .errors import BadMessage
 from .sampling import Sampling
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -51,3 +52,21 @@ class Ask:
     tenant: str = "default"
     timeout: float | None = None
     """Seconds the answer may take, waiting for admission included; then TooLate."""
+
+    def __post_init__(self) -> None:
+        """Raises BadMessage for a tenant, program, branch or timeout that is none."""
+        for name, value in (("tenant", self.tenant), ("program", self.program), ("branch", self.branch)):
+            if not isinstance(value, str) or not _writable(value):
+                raise BadMessage(f"{name}: found {value!r}; expected text")
+        if not self.tenant:
+            raise BadMessage("tenant: found no text; name one, or leave it out for `default`")
+        if self.timeout is not None and (not isinstance(self.timeout, int | float) or not self.timeout > 0):
+            raise BadMessage(f"timeout: found {self.timeout!r}; expected seconds above 0, or None")
+
+
+def _writable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate
+        return False
+    return True

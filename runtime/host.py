@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast, get_args
 from uuid import uuid4
 
@@ -15,10 +17,11 @@ from .answer import Answering
 from .ask import Ask
 from .engines import End, Speaker, StepEngine, TurnEngine
 from .errors import Unable
-from .loop import Loop, Running
+from .loop import Loop
 from .render import Renderer
 from .request import Request
 from .voice import Voice
+from .weights import Running
 
 POOL_TOKENS = 16_384
 """Tokens the pool holds unless said otherwise: 360 MB with the packaged model."""
@@ -40,6 +43,13 @@ class Host:
         self.dialect = self._voice.dialect if self._voice is not None else HERMES
         self.loop = Loop(engine, named(policy), journal=journal)
         self._numbers = count(1)
+        self._tended: Counter[str] = Counter()
+        self._tending = Lock()
+
+    @property
+    def closed(self) -> bool:
+        """Nobody is let in any more."""
+        return self.loop.closed
 
     @classmethod
     def open(
@@ -92,7 +102,7 @@ class Host:
         if ask.sampling.logprobs and not self.can.logprobs:
             raise Unable(f"{self.engine.name} does not tell how likely its tokens were: ask without logprobs")
         if self.can.tokens:
-            self.voice.check(tokens)
+            tokens = self.voice.check(tokens)
         number = next(self._numbers)
         begun = tuple(tokens[len(tokens) - said :])
 
@@ -136,7 +146,7 @@ class Host:
         Marking again under the same name replaces the mark. An engine that cannot fork is not asked.
         """
         if self.can.fork:
-            self.loop.tell(Marked(key, self.root(tenant), tuple(tokens)))
+            self.loop.tell(Marked(key, self.root(tenant), self.voice.check(tokens)))
 
     def unmark(self, *keys: str) -> None:
         """Nobody will come back to these; unknown ones are ignored."""
@@ -146,8 +156,23 @@ class Host:
         """Report what happened to a program outside the model."""
         self.loop.tell(event)
 
+    def begin(self, program: str) -> None:
+        """Somebody tends this program from now on, until `end`; there may be several."""
+        with self._tending:
+            self._tended[program] += 1
+
+    def end(self, program: str, why: str = "finished", *, over: bool = True) -> None:
+        """One of those leaves. With the last, what the program holds is let go, unless it is not `over`."""
+        with self._tending:
+            self._tended[program] -= 1
+            last = self._tended[program] <= 0
+            if last:
+                del self._tended[program]
+        if last and over:
+            self.finish(program, why)
+
     def finish(self, program: str, why: str = "finished") -> None:
-        """A program is over: what it holds is let go at once."""
+        """A program is over, whoever tends it: what it holds is let go at once, and its turns end."""
         self.loop.tell(Closed(ProgramId(program), why))
 
     def abort(self, program: str | None = None) -> int:

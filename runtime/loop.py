@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ..kvstore import Ledger
 from ..scheduler import (
+    HOLD_BUDGET,
     Arrived,
     Cancelled,
     Effect,
@@ -46,8 +47,8 @@ from ..scheduler import (
     Tick,
     TurnId,
     Wake,
+    lease_key,
 )
-from ..scheduler.kernel import HOLD_BUDGET
 from .clock import Clock
 from .clock_steps import StepClock
 from .clock_turns import TurnClock
@@ -57,10 +58,7 @@ from .journal import Journal
 from .request import Request
 from .ticket import Ended, Piece, Ticket
 from .turn import Kept, Turn
-from .weights import Weights
-
-Running = Literal["refuse", "keep", "abort"]
-"""What becomes of turns that run when the weights change."""
+from .weights import Running, Weights
 
 Result = TypeVar("Result")
 
@@ -80,6 +78,8 @@ class Loop:
         self._weights = Weights(engine.fingerprint)
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._rings = 0.0
         self._closed = False
         self._broken = False
         self._door = threading.Lock()  # nobody comes in between the look at `_closed` and the loop's end
@@ -117,6 +117,11 @@ class Loop:
             return repr(self.kernel)
 
         return self._within(look()).result()
+
+    @property
+    def closed(self) -> bool:
+        """Nobody is let in any more."""
+        return self._closed
 
     def root(self, tenant: str) -> str:
         """The root of a tenant's context names under the present weights, in hex."""
@@ -218,7 +223,7 @@ class Loop:
         if self._closed:
             ticket.put(HostClosed("the host was closed before this turn began"))
             return
-        tokens, sampling, key = list(request.tokens), request.sampling, f"{request.program}|{request.branch}"
+        tokens, sampling, key = list(request.tokens), request.sampling, lease_key(request.program, request.branch)
         root = self.root(request.tenant)
         job = Job(name, tokens, len(tokens) - request.said, sampling, request.grammar, request.forced)
         job.ask, job.key, job.salt, job.trace = request.ask, key, root, request.trace
@@ -268,14 +273,28 @@ class Loop:
                 self._cut(name)
             case Refuse(turn=name, why=why):
                 self._finish(name, Refused(why))
-            case Wake(at=at):
-                self._loop.call_later(max(0.0, at - self._now()) + 0.001, self._post, Tick())
+            case Wake():
+                self._set_alarm()
             case Hold(program=program, branch=branch, until=until):
-                self._clock.hold(f"{program}|{branch}", until - self._now())
+                self._clock.hold(lease_key(program, branch), until - self._now())
             case Release(program=program, branch=branch):
-                self._clock.release(f"{program}|{branch}")
+                self._clock.release(lease_key(program, branch))
             case Keep() | Forget():
                 pass  # books only: the kernel has changed them already
+
+    def _set_alarm(self) -> None:
+        """One timer for all that ends by itself: what is replaced or released long before would leave thousands."""
+        soonest = self.kernel.ledger.soonest
+        if soonest is not None and (self._alarm is None or soonest < self._rings):
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._rings = soonest
+            self._alarm = self._loop.call_later(max(0.0, soonest - self._now()) + 0.001, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._post(Tick())
+        self._set_alarm()
 
     def _begin(self, turn: Turn, effect: Start) -> None:
         if turn.started is None:
@@ -354,7 +373,11 @@ class Loop:
         """Report turns that the engine lost; None: all that run. Those that wait have lost nothing."""
         running = [name for name, turn in self._turns.items() if turn.started is not None]
         for name in running if turns is None else turns:
-            error = fault if isinstance(fault, EngineFailed) else EngineFailed(_lost(fault))
+            error = (
+                fault
+                if isinstance(fault, EngineFailed)
+                else EngineFailed(f"the engine failed in a step ({type(fault).__name__}: {fault}); this turn is lost")
+            )
             if error is not fault:
                 error.__cause__ = fault
             self._finish(name, error)
@@ -375,7 +398,3 @@ class Loop:
             await self._loop.run_in_executor(self._compute, load, version)
             self._post(Reweighted(kv, self._weights.advance(version, kv)))
             return version
-
-
-def _lost(fault: BaseException) -> str:
-    return f"the engine failed in a step ({type(fault).__name__}: {fault}); this turn is lost"

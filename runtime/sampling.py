@@ -37,6 +37,15 @@ class Sampling:
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
+        for name in ("top_k", "max_tokens", "logprobs", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) and (value is not None or name in ("top_k", "max_tokens")):
+                raise BadSampling(f"{name}: found {value!r}; expected a whole number")
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+            if not isinstance(value := getattr(self, name), int | float):
+                raise BadSampling(f"{name}: found {value!r}; expected a number")
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) for text in self.stop):
+            raise BadSampling(f"stop: found {self.stop!r}; expected a tuple of texts")
         _within("temperature", self.temperature, 0, 1000)
         _within("top_p", self.top_p, 0, 1, above=True)
         _within("top_k", self.top_k, 0, None)

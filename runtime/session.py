@@ -195,7 +195,7 @@ class Session:
     def _settle(self, family: _Family, ask: Ask, history: History) -> None:
         self._host = family.host
         self._family = family
-        self._name = f"{family.program}#{next(family.numbers)}"
+        self._name = f"{family.program}#{family.salt}.{next(family.numbers)}"
         self._ask = replace(ask, branch=self._name)
         self._history = history
         self._born = len(history.tokens)  # where it left its parent
@@ -275,6 +275,8 @@ class Session:
         return self._host.resume(replace(ask, sampling=sampling), self.tokens, said=self.said)
 
     def _end(self, answer: Answer) -> Answer:
+        if not self._let_go.alive:
+            raise SessionClosed("this session was closed while it was generating: its answer is lost")
         self._history = self._history.spoken(answer.tokens, self._sampling, whole=answer.reason == "stop")
         self._keep_place()
         return answer
@@ -286,15 +288,17 @@ class _Family:
     def __init__(self, host: Host, program: str) -> None:
         self.host = host
         self.program = program
+        self.salt = uuid4().hex[:8]  # others may have a program of the same name
         self.numbers = count()
         self.alive = 0
+        host.begin(program)
 
 
 def _let_go(family: _Family, name: str, marks: dict[str, Mark]) -> None:
     family.host.unmark(name, *(_marked(name, key) for key in marks))
     family.alive -= 1
     if family.alive == 0:
-        family.host.finish(family.program)
+        family.host.end(family.program)
 
 
 def _marked(session: str, key: str) -> str:

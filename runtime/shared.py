@@ -15,7 +15,7 @@ def shared_host(model: str | None = None, *, policy: str = "sostenuto", pool_tok
     """The process's host of this model, policy and pool. Raises what `Host.open` raises."""
     key = (model, policy, pool_tokens)
     with _lock:
-        if key not in _hosts:
+        if key not in _hosts or _hosts[key].closed:
             _hosts[key] = Host.open(model, policy=policy, pool_tokens=pool_tokens)
         return _hosts[key]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 
 from ..tools import Dialect, Grammar, dialect_for
 from ..tools.grammars.llguidance import LLGuidanceCompiler
@@ -40,11 +41,16 @@ class Voice:
         grammar.mask()  # what cannot be followed at all is refused here, not in a step that others share
         return grammar
 
-    def check(self, tokens: Sequence[int]) -> None:
-        """Raise BadMessage for ids that the model does not have."""
+    def check(self, given: Sequence[int]) -> tuple[int, ...]:
+        """The same as token ids. Raises BadMessage for what are none, or none of this model's."""
+        try:
+            tokens = tuple(map(index, given))
+        except TypeError as error:
+            raise BadMessage(f"expected token ids, whole numbers, and {error}") from error
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             wrong = next(token for token in tokens if not 0 <= token < self._vocab)
             raise BadMessage(f"found the token id {wrong}; this model has 0 to {self._vocab - 1}")
+        return tokens
 
     def spell(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
         """The text that was told of an answer that has come so far."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..kvstore import root
 from ..scheduler import KvPolicy
+
+Running = Literal["refuse", "keep", "abort"]
+"""What becomes of turns that run when the weights change."""
 
 
 class Weights:

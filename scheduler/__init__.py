@@ -41,11 +41,13 @@ from .events import (
     Unmarked,
     Wake,
 )
-from .kernel import Kernel
+from .holds import lease_key
+from .kernel import HOLD_BUDGET, Kernel
 from .policies import POLICIES, Policy, Retention, named
 from .world import Program, Waiting, World
 
 __all__ = [
+    "HOLD_BUDGET",
     "POLICIES",
     "Arrived",
     "Cancelled",
@@ -91,5 +93,6 @@ __all__ = [
     "Wake",
     "World",
     "compose",
+    "lease_key",
     "named",
 ]

@@ -10,6 +10,11 @@ from .policies import Retention
 from .world import Program
 
 
+def lease_key(program: str, branch: str) -> str:
+    """Under which what a branch of a program leaves is held. Never the same for two."""
+    return f"{len(program)}:{program}|{branch}"
+
+
 class Holds:
     """The leases of a ledger by program and branch. Every hold has an end and a place in the budget."""
 
@@ -43,7 +48,7 @@ class Holds:
     ) -> list[Effect]:
         """Hold what a turn (its id, its line of conversation) leaves behind, as far as the budget goes."""
         name, line = turn
-        key = f"{program.id}|{line}"
+        key = lease_key(program.id, line)
         frozen = branch.freeze()
         until = now + retention.seconds
         lease = self._ledger.hold(key, frozen, until=until, budget=self._budget)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from ..host import Host
-from .langgraph_saver import Listener
+from .langgraph_saver import BoundSaver, Listener
 from .langgraph_whence import Whence
 
 Place = tuple[str, str, str]
@@ -37,13 +37,13 @@ class Moments(Listener):
         self._lock = threading.Lock()
         self._coming: dict[Place, dict[str, _Context]] = {}
         """By the checkpoint departed from, then by line of conversation: one that is made again replaces itself."""
-        self._bound: dict[Place, list[_Context]] = {}
+        self._bound: dict[Place, dict[str, _Context]] = {}
 
     def came(self, whence: Whence, host: Host, tokens: Sequence[int]) -> None:
         """A model has answered: `tokens` is all that its context holds."""
         thread, levels = whence.thread, whence.departs
-        if thread is None or not levels:
-            return  # no checkpoint will be saved
+        if thread is None or not isinstance(whence.saver, BoundSaver) or not whence.saver.tells(self):
+            return  # no checkpoint will be saved of which we would hear
         context = _Context(host, f"{whence.tenant}/{thread}@{id(self)}.{next(self._numbers)}")
         host.mark(context.key, tokens, tenant=whence.tenant)
         with self._lock:
@@ -68,16 +68,27 @@ class Moments(Listener):
     ) -> None:
         """What came on the way from its parent belongs to this checkpoint."""
         place = (thread, namespace, checkpoint)
+        before = (thread, namespace, parent or "")
         with self._lock:
-            departed = [(thread, namespace, parent)] if parent is not None else []
-            if source == "loop" and not any(one in self._coming for one in departed):
-                # With durability="exit" the steps between are never saved: the last one stands for them all.
-                departed = [one for one in self._coming if one[:2] == (thread, namespace)]
-            for one in departed if source == "loop" else ():
-                for context in self._coming.pop(one, {}).values():
+            # What its parent stands behind, it stands behind too, until the same line of conversation goes on.
+            contexts = dict(self._bound.get(before, {}))
+            for one in self._departed(before, checkpoint) if source == "loop" else ():
+                came = self._coming.pop(one)
+                contexts |= came
+                for context in came.values():
                     context.owners.add(place)
-                    self._bound.setdefault(place, []).append(context)
                     self._leave(context, one)
+            for context in contexts.values():
+                context.owners.add(place)
+            if contexts:
+                self._bound[place] = contexts
+
+    def _departed(self, before: Place, checkpoint: str) -> list[Place]:
+        if before in self._coming:
+            return [before]
+        # With durability="exit" the steps between are never saved: the last one stands for them all. A step that has
+        # begun since departs from this checkpoint or a later one, and ids grow.
+        return [one for one in self._coming if one[:2] == before[:2] and one[2] < checkpoint]
 
     def over(self, thread: str) -> None:
         """A run has ended, and all its checkpoints are saved: what is not bound now never will be."""
@@ -95,7 +106,7 @@ class Moments(Listener):
             gone = None if checkpoints is None else {(thread, *pair) for pair in checkpoints}
             for place in [place for place in (*self._bound, *self._coming) if place[0] == thread]:
                 if gone is None or place in gone:
-                    for context in (*self._bound.pop(place, ()), *self._coming.pop(place, {}).values()):
+                    for context in (*self._bound.pop(place, {}).values(), *self._coming.pop(place, {}).values()):
                         self._leave(context, place)
 
     def copied(self, source: str, target: str) -> None:
@@ -104,8 +115,8 @@ class Moments(Listener):
             for (thread, *rest), contexts in list(self._bound.items()):
                 if thread == source:
                     place = (target, rest[0], rest[1])
-                    self._bound[place] = list(contexts)
-                    for context in contexts:
+                    self._bound[place] = dict(contexts)
+                    for context in contexts.values():
                         context.owners.add(place)
 
     def __repr__(self) -> str:

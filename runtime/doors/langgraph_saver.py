@@ -53,8 +53,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
     What `inner` can do itself, it does. Only what it cannot is made of its other calls: then a thread that is edited
     must not be in use, whoever tries meets Busy, and an edit that was cut off is made good by the thread's next use.
     A run that the caller named with `config["run_id"]` is kept in the metadata, where `delete_for_runs` looks for it.
-    With `strict`, as under `wrap`, asking for a checkpoint that is not there raises UnknownCheckpoint: LangGraph would
-    silently begin anew.
+    With `strict`, as under `wrap`, a checkpoint that is not there is UnknownCheckpoint; LangGraph would begin anew.
     """
 
     def __init__(
@@ -71,6 +70,10 @@ class BoundSaver(BaseCheckpointSaver[Any]):
         self._gate: Gate = within._gate if within else Gate()
         known: tuple[Listener, ...] = within._listeners if within else ()
         self._listeners: tuple[Listener, ...] = known if listener is None or listener in known else (*known, listener)
+
+    def tells(self, listener: Listener) -> bool:
+        """Whether this listener hears of what is saved here."""
+        return listener in self._listeners
 
     def __repr__(self) -> str:
         return f"<BoundSaver around {self._inner!r}>"
@@ -348,8 +351,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
         if found is not None and wanted:
             self._tell("opened", _thread(config), namespace, found.checkpoint["id"])
         elif wanted and not namespace and self._strict:  # a sub-graph may have had none at that moment
-            told = f"thread {_thread(config)!r} has no checkpoint {wanted!r}"
-            raise UnknownCheckpoint(f"{told}: get_state_history(config) lists those there are")
+            raise UnknownCheckpoint(f"thread {_thread(config)!r} has no checkpoint {wanted!r}: see get_state_history")
 
     def _tell(self, what: str, *arguments: Any, **told: Any) -> None:
         tell(self._listeners, what, *arguments, **told)

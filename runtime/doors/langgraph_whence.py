@@ -30,7 +30,9 @@ class Whence:
     manager: Any
     """The run manager, or the callback manager of the run above; None outside of any run."""
     departs: Mapping[str, str] = field(default_factory=dict)
-    """By namespace, the checkpoint from which the present superstep departs; empty without a checkpointer."""
+    """By namespace, the checkpoint from which the present superstep departs, be it saved or not."""
+    saver: Any = None
+    """Where the run's checkpoints are saved."""
 
     @property
     def handlers(self) -> Sequence[BaseCallbackHandler]:
@@ -71,7 +73,8 @@ def whence(manager: Any) -> Whence:
     above = config.get("callbacks")
     known = manager or (above if isinstance(above, BaseCallbackManager) else None)
     told = {**config.get("metadata", {}), **(manager.metadata if manager else {})}
-    return Whence(told, known, config.get("configurable", {}).get("checkpoint_map") or {})
+    given = config.get("configurable", {})
+    return Whence(told, known, given.get("checkpoint_map") or {}, given.get("__pregel_checkpointer"))
 
 
 def identified(config: RunnableConfig | None) -> RunnableConfig:

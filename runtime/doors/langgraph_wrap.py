@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command, Send
 
-from ...scheduler import Closed, Event, Forking, Interrupted, ProgramId, ToolEnded, ToolStarted, Travelled
+from ...scheduler import Event, Forking, Interrupted, ProgramId, ToolEnded, ToolStarted, Travelled
 from ...tracing import GraphTracer
 from ..host import Host
 from .langgraph_moments import Moments
@@ -91,6 +92,7 @@ class Lifecycle(GraphCallbackHandler):
             program = root.program = root.program or program_of(tenant, root.thread)
             if host not in root.hosts:
                 root.hosts.append(host)
+                host.begin(program)
                 if root.travelled is not None:
                     host.tell(Travelled(program, root.travelled))
             return program
@@ -173,10 +175,12 @@ class Lifecycle(GraphCallbackHandler):
         root = self._roots.get(run_id)
         if root is None:
             return
-        if root.interrupted and why == "finished":
+        paused = root.interrupted and why == "finished"
+        if paused:
             self._tell(run_id, Interrupted)
-        else:
-            self._tell(run_id, lambda program: Closed(program, why))
+        for host in root.hosts if root.program is not None else ():
+            host.end(str(root.program), why, over=not paused)
+        if not paused:
             self.moments.over(root.thread)
         with self._lock:
             del self._roots[run_id]
@@ -195,7 +199,7 @@ def _moments_of(saver: BaseCheckpointSaver[Any]) -> Moments:
 
 def program_of(tenant: str, thread: str) -> ProgramId:
     """The identity under which a run's context is held."""
-    return ProgramId(f"{tenant}/{thread}")
+    return ProgramId(f"{quote(tenant, safe='')}/{thread}")
 
 
 def _fan_out(outputs: Any) -> int:

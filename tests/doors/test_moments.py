@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypedDict
@@ -322,11 +323,11 @@ def test_pruning_keeps_the_latest_and_a_copy_keeps_what_the_original_loses(model
     assert len(marks) == 2
     graph.checkpointer.prune([thread])
     host.loop.ask()
-    assert len(marks) == 1, "the context of the second answer, which holds the first"
+    assert len(marks) == 2, "the latest stands behind both lines of conversation, in the same pages"
     graph.checkpointer.copy_thread(thread, f"{thread}-copy")
     graph.checkpointer.delete_thread(thread)
     host.loop.ask()
-    assert len(marks) == 1
+    assert len(marks) == 2
     graph.checkpointer.delete_thread(f"{thread}-copy")
     assert idle(host)
 
@@ -356,4 +357,60 @@ def test_wrapped_twice_a_saver_is_bound_once_and_graphs_of_one_saver_have_their_
     config = where()
     one.invoke({"messages": [PERSON]}, config)
     two.checkpointer.delete_thread(config["configurable"]["thread_id"])
+    assert idle(host)
+
+
+def test_without_a_checkpointer_nothing_is_marked(model: ChatSostenuto, host: Host) -> None:
+    graph, config = talk(model, None), where()
+    graph.invoke({"messages": [PERSON]}, config)
+    assert idle(host), "a run that ends lets go at once"
+
+
+def test_runs_of_one_thread_at_once_do_not_end_each_other(model: ChatSostenuto, host: Host) -> None:
+    graph, config = talk(model, None), where()
+    told = graph.batch([{"messages": [PERSON]} for _ in range(3)], [config] * 3)
+    assert [len(one["messages"]) for one in told] == [4, 4, 4]
+    assert idle(host)
+
+
+class Slow(InMemorySaver):
+    """Saves long after the next superstep has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        if metadata["source"] == "loop" and metadata["step"] < 2:
+            self.gate.wait(20)
+        return super().put(config, checkpoint, metadata, new_versions)
+
+
+def test_a_context_belongs_to_its_own_checkpoint_however_late_earlier_ones_are_saved(
+    model: ChatSostenuto, host: Host
+) -> None:
+    saver = Slow()
+
+    def before(state: MessagesState) -> Any:
+        return {}
+
+    def think(state: MessagesState) -> Any:
+        answer = model.invoke(state["messages"], max_tokens=4)
+        saver.gate.set()
+        return {"messages": [answer]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("before", before)
+    graph.add_node("think", think)
+    graph.add_edge(START, "before")
+    graph.add_edge("before", "think")
+    agent, config = wrap(graph.compile(checkpointer=saver)), where()
+    asked: Any = {"messages": [PERSON]}
+    agent.invoke(asked, config)
+    thread = config["configurable"]["thread_id"]
+    assert isinstance(agent.checkpointer, BoundSaver)
+    agent.checkpointer.prune([thread])
+    host.loop.ask()
+    assert host.loop.kernel.books.held > 0, "the latest checkpoint is the one behind the answer"
+    agent.checkpointer.delete_thread(thread)
     assert idle(host)

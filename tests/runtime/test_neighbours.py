@@ -16,6 +16,7 @@ from sostenuto.runtime.errors import BadMessage, BadSampling, NotFinite
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.session import Session
+from sostenuto.scheduler import lease_key
 from sostenuto.tools import GrammarRefused
 
 from .conftest import EOS, Gated, Pair, draw
@@ -33,10 +34,12 @@ def test_what_cannot_be_computed_is_refused_before_it_stands_beside_others(tiny:
     with Host(gate) as host:
         good = host.resume(Ask((), sampling=Sampling(max_tokens=6)), draw(20))
         gate.wait()
-        for wrong in ([1, 2, 300], [-1, 2]):
-            with Session(host) as session, pytest.raises(BadMessage, match="token id"):
+        wrong: Any
+        for wrong in ([1, 2, 300], [-1, 2], [1.5] * 40, "text that is none" * 4, [2**80]):
+            with Session(host) as session:
                 session.feed(wrong)
-                session.generate()
+                with pytest.raises(BadMessage, match="token id"):
+                    session.generate()
         for schema in ({"$ref": "#"}, {"anyOf": [{"$ref": "#"}]}):
             with pytest.raises(GrammarRefused):
                 host.ask(Ask((Message("user", "hello"),), schema=schema))
@@ -89,3 +92,55 @@ def test_updates_from_many_threads_come_one_after_the_other(host: Host) -> None:
     with ThreadPoolExecutor(4) as threads:
         versions = list(threads.map(lambda _: host.update_weights([]), range(12)))
     assert sorted(versions) == list(range(1, 13))
+
+
+def test_a_mark_of_what_are_no_tokens_is_refused_and_the_host_lives(host: Host) -> None:
+    for wrong in ([1.5] * 40, ["x"] * 40, [2**80] * 40, [None] * 40):
+        with pytest.raises(BadMessage):
+            host.mark("here", wrong)  # type: ignore[arg-type]
+    assert host.resume(Ask((), sampling=Sampling(max_tokens=2)), draw(9)).wait().reason == "length"
+
+
+@pytest.mark.parametrize(
+    "given", [{"tenant": None}, {"tenant": 5}, {"tenant": "\ud800"}, {"tenant": ""}, {"timeout": "10"}, {"timeout": 0}]
+)
+def test_an_ask_that_says_nonsense_about_itself_is_refused(given: Any) -> None:
+    with pytest.raises(BadMessage, match=next(iter(given))):
+        Ask((), **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"top_k": 1.5}, {"logprobs": 1.5}, {"stop": (5,)}, {"stop": "the"}, {"max_tokens": "5"}, {"temperature": "hot"}],
+)
+def test_sampling_of_the_wrong_kind_is_refused(given: Any) -> None:
+    with pytest.raises(BadSampling, match=next(iter(given))):
+        Sampling(**given)
+
+
+def test_two_sessions_of_one_program_do_not_end_each_other(host: Host) -> None:
+    one, two = (Session(host, program="p", sampling=Sampling(max_tokens=3)) for _ in range(2))
+    one.feed(draw(40))
+    two.feed(draw(40, seed=2))
+    one.generate()
+    two.generate()
+    one.close()
+    assert "held by 1" in host.loop.ask()
+    assert two.generate(2).facts.reused_tokens == 42
+    two.close()
+    assert "0 held by 0" in host.loop.ask()
+
+
+def test_names_of_what_is_held_are_never_the_same_for_two(host: Host) -> None:
+    assert lease_key("p", "a|b") != lease_key("p|a", "b")
+
+
+def test_thousands_of_marks_leave_one_timer(host: Host) -> None:
+    with Session(host) as session:
+        session.feed(draw(40))
+        session.generate(2)
+        for _ in range(500):
+            session.rollback(len(session.tokens))
+        host.loop.ask()
+        assert len([one for one in host.loop._loop._scheduled if not one.cancelled()]) <= 1  # type: ignore[attr-defined]
+        assert len(host.loop.kernel.ledger._expiry) < 100
