@@ -91,11 +91,13 @@ def test_a_call_that_does_not_fit_is_not_run_whoever_wrote_it(server: OpenAIServ
 
 def test_no_more_turns_are_sent_than_the_server_is_said_to_take(server: OpenAIServer, host: Host) -> None:
     gate, lock, most, now = threading.Event(), threading.Lock(), [0], [0]
+    came = threading.Semaphore(0)
 
     def slow(asked: Asked) -> Reply:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
+        came.release()
         gate.wait(20)
         with lock:
             now[0] -= 1
@@ -106,8 +108,9 @@ def test_no_more_turns_are_sent_than_the_server_is_said_to_take(server: OpenAISe
     threads = [threading.Thread(target=model.invoke, args=(f"say {n}",)) for n in range(6)]
     for thread in threads:
         thread.start()
-    while "4 waiting | 2 running" not in host.loop.ask():
-        pass
+    assert came.acquire(timeout=30)
+    assert came.acquire(timeout=30)
+    assert "| 2 running" in host.loop.ask()
     gate.set()
     for thread in threads:
         thread.join(30)
