@@ -60,8 +60,8 @@ class Ask:
                 raise BadMessage(f"{name}: found {value!r}; expected text")
         if not self.tenant:
             raise BadMessage("tenant: found no text; name one, or leave it out for `default`")
-        if self.timeout is not None and (not isinstance(self.timeout, int | float) or not self.timeout > 0):
-            raise BadMessage(f"timeout: found {self.timeout!r}; expected seconds above 0, or None")
+        if self.timeout is not None and (not isinstance(self.timeout, int | float) or not self.timeout >= 0):
+            raise BadMessage(f"timeout: found {self.timeout!r}; expected seconds, or None for as many as it takes")
 
 
 def _writable(text: str) -> bool:

@@ -34,7 +34,7 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"host": self.host, "max_tokens": 160}
+        return {"host": self.host, "max_tokens": 160, "frequency_penalty": 0.5}
 
     @property
     def supports_json_mode(self) -> bool:

@@ -330,10 +330,8 @@ def test_a_call_is_constrained_by_our_grammar_at_the_server_and_its_context_is_h
     assert grammar.startswith('start: "<tool_call>" body')
     assert '%json {"anyOf": [' in grammar
     host.close()
-    assert [(action["verb"], action["session"].split(":")[1]) for action in server.actions] == [
-        ("hold", "agent|main"),
-        ("close", "agent|main"),
-    ]
+    assert [action["verb"] for action in server.actions] == ["hold", "close"]
+    assert all(action["session"].endswith(":agent|main") for action in server.actions)
 
 
 # -- the command

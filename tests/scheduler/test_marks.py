@@ -8,6 +8,7 @@ import pytest
 
 from sostenuto.kvstore import root
 from sostenuto.scheduler import (
+    HOLD_BUDGET,
     Arrived,
     Closed,
     Effect,
@@ -109,6 +110,14 @@ def test_a_hold_is_not_clipped_for_the_sake_of_a_mark() -> None:
     (hold,) = [effect for effect in effects if isinstance(effect, Hold)]
     assert hold.pages == hold.asked == 4
     assert [effect.key for effect in effects if isinstance(effect, Forget)] == ["here"]
+
+
+def test_holds_and_marks_together_leave_a_part_of_the_pool_to_others() -> None:
+    stage = Stage(room=20)
+    said(stage, "a", range(76))
+    (keep, _) = mark(stage, "here", range(76))
+    assert isinstance(keep, Keep)
+    assert (keep.pages, keep.asked) == (int(20 * HOLD_BUDGET), 19)
 
 
 def test_every_mark_has_an_end() -> None:
