@@ -166,8 +166,7 @@ def test_weights_are_taken_once_a_step_and_again_for_another_trainer(host: Host,
     rollout = TRLRollout(host)
     trainer = trainers(rollout)
     versions = []
-    for step in (0, 0, 1, 7):
-        trainer.state.global_step = step
+    for trainer.state.global_step in (0, 0, 1, 7):
         rollout([ask("one")], trainer)
         versions.append(rollout.version)
     host.update_weights([])  # somebody else's: the trainer's are given again
