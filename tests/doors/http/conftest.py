@@ -58,7 +58,9 @@ WEATHER: dict[str, Any] = {
 def running(door: Starlette) -> Iterator[str]:
     """The server's address, as long as it runs."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(door, lifespan="off", ws="none", log_config=None, access_log=False))
+        # Clients that keep their connections are waited for, but not for ever.
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 5}
+        server = uvicorn.Server(uvicorn.Config(door, lifespan="off", ws="none", **quiet))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
