@@ -10,14 +10,14 @@ from pathlib import Path
 from time import perf_counter
 
 
-def machine(seed: int, threads: int) -> str:
+def machine(seed: int, threads: int, *, packages: Sequence[str] = ("torch", "transformers", "sostenuto")) -> str:
     """What the figures were measured on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     chip = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sostenuto"))
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     python = platform.python_version()
-    return f"{chip}, {os.cpu_count()} cores, {threads} threads | Python {python}, {packages} | seed {seed}"
+    return f"{chip}, {os.cpu_count()} cores, {threads} threads | Python {python}, {versions} | seed {seed}"
 
 
 def alternate(runs: int, *calls: Callable[[], object]) -> list[list[float]]:

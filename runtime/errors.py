@@ -58,6 +58,15 @@ class TooLate(SostenutoError, TimeoutError):
 class EngineFailed(SostenutoError):
     """A step of the engine failed."""
 
+    @classmethod
+    def of(cls, fault: BaseException) -> EngineFailed:
+        """The fault itself if it says so already, else one that names it as its cause."""
+        if isinstance(fault, EngineFailed):
+            return fault
+        error = cls(f"the engine failed in a step ({type(fault).__name__}: {fault}); this turn is lost")
+        error.__cause__ = fault
+        return error
+
 
 class HostClosed(SostenutoError):
     """The host was closed, before or during a turn."""

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from ..scheduler import Closed, Event, KvPolicy, Marked, ProgramId, Unmarked, named
 from ..tools import HERMES, Parser, Prose
-from ..tracing import trace_headers
+from ..tracing import here
 from .answer import Answering
 from .ask import Ask
 from .engines import End, Speaker, StepEngine, TurnEngine
@@ -132,7 +132,7 @@ class Host:
             tended=bool(ask.program) and ask.tended,
             timeout=ask.timeout,
             ask=ask,
-            trace=trace_headers(),
+            place=here(),
         )
         return Answering(self.loop.submit(request), parser(), request.tokens, before)
 

@@ -39,7 +39,7 @@ from ..scheduler import (
 )
 from .errors import BrokenJournal
 
-FORMAT = 2
+FORMAT = 3
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (

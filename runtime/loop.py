@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from ..scheduler import (
     Cancelled,
     Effect,
     Event,
+    Evict,
     Finished,
     Forget,
     Grow,
@@ -52,12 +52,14 @@ from ..scheduler import (
 from .clock import Clock
 from .clock_steps import StepClock
 from .clock_turns import TurnClock
-from .engines import End, Job, Said, StepEngine, TurnEngine
+from .engines import End, Said, StepEngine, TurnEngine
 from .errors import Busy, EngineFailed, HostClosed, Refused, TooLate, Unable
 from .journal import Journal
+from .lives import Lives
+from .passages import Passages
 from .request import Request
 from .ticket import Ended, Piece, Ticket
-from .turn import Kept, Turn
+from .turn import Turn, job_of, kept
 from .weights import Running, Weights
 
 Result = TypeVar("Result")
@@ -76,12 +78,12 @@ class Loop:
         self._numbers = count(1)
         self._watchers: list[Callable[[Effect], None]] = []
         self._weights = Weights(engine.fingerprint)
+        self._lives = Lives(engine, self._zero)
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._rings = 0.0
-        self._closed = False
-        self._broken = False
+        self._closed = self._broken = False
         self._door = threading.Lock()  # nobody comes in between the look at `_closed` and the loop's end
         self._start = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="sostenuto-loop", daemon=True)
@@ -192,6 +194,10 @@ class Loop:
     def _now(self) -> float:
         return time.monotonic() - self._start
 
+    def _zero(self) -> int:
+        """When this clock stood at zero, in nanoseconds since the epoch."""
+        return time.time_ns() - int(self._now() * 1e9)
+
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._break)
@@ -208,6 +214,7 @@ class Loop:
                     self._finish(name, HostClosed("the host was closed while this turn was on its way"))
         finally:
             self._closed = True
+            self._lives.close(self._now())
             for turn in self._turns.values():
                 turn.ticket.put(HostClosed("the host broke down while this turn was on its way: its log says why"))
             self._turns.clear()
@@ -223,27 +230,19 @@ class Loop:
         if self._closed:
             ticket.put(HostClosed("the host was closed before this turn began"))
             return
-        tokens, sampling, key = list(request.tokens), request.sampling, lease_key(request.program, request.branch)
-        root = self.root(request.tenant)
-        job = Job(name, tokens, len(tokens) - request.said, sampling, request.grammar, request.forced)
-        job.ask, job.key, job.salt, job.trace = request.ask, key, root, request.trace
-        turn = self._turns[name] = Turn(request, number, job, ticket, self._now())
-        if len(tokens) >= self.engine.longest:
-            why = f"its prompt has {len(tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
+        job = job_of(request, name, self.root(request.tenant), self.engine)
+        turn = self._turns[name] = Turn(request, job, ticket, Passages(self._now()))
+        if len(job.tokens) >= self.engine.longest:
+            why = f"its prompt has {len(job.tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
             self._finish(name, Refused(f"{why}: shorten it"))
             return
         if request.timeout is not None:
             late = TooLate(f"no whole answer within {request.timeout:g} s: give it more time, or fewer tokens to say")
             turn.timer = self._loop.call_later(request.timeout, self._finish, name, late)
         # Without token ids a turn is one page of a pool that has a page for each turn at once.
-        known, more = (request.tokens, sampling.max_tokens) if self.engine.can.tokens else ((turn.number,), 0)
-        if self.engine.can.tokens and not self.engine.can.preempt:
-            # All that a turn may say is reserved at its start, so it is asked for no more than there can be.
-            most = min(self.engine.longest, self.engine.room * self.engine.page) - len(tokens)
-            more = max(1, min(more, most))
-            job.sampling = replace(sampling, max_tokens=more)
+        known, more = (request.tokens, job.sampling.max_tokens) if self.engine.can.tokens else ((number,), 0)
         program = ProgramId(request.program)
-        self._post(Arrived(name, program, request.branch, root, known, more, request.tended))
+        self._post(Arrived(name, program, request.branch, job.salt, known, more, request.tended))
 
     def _cancel(self, name: TurnId) -> None:
         # Whoever cancelled has left; another thread or coroutine may still be reading, and must not wait for ever.
@@ -254,6 +253,7 @@ class Loop:
         effects = self.kernel.handle(event, now)
         if self._journal is not None:
             self._journal.write(event, now, effects)
+        self._lives.heard(event)
         # What ends a turn comes last: it posts an event of its own, whose effects must follow all of these.
         for effect in sorted(effects, key=lambda effect: isinstance(effect, Stop | Refuse)):
             self._carry(effect)
@@ -267,8 +267,11 @@ class Loop:
                 self._begin(self._turns[name], effect)
             case Grow():
                 self._clock.grow(effect)
-            case Preempt(turn=name):
+            case Preempt(turn=name, why=why):
+                self._turns[name].passages.preempted(self._now(), why)
                 self._clock.suspend(name)
+            case Evict(turn=name, pages=pages, why=why):
+                self._turns[name].passages.evicted(self._now(), why, pages)
             case Stop(turn=name):
                 self._cut(name)
             case Refuse(turn=name, why=why):
@@ -278,6 +281,7 @@ class Loop:
             case Hold(program=program, branch=branch, until=until):
                 self._clock.hold(lease_key(program, branch), until - self._now())
             case Release(program=program, branch=branch):
+                self._lives.released(effect, self._now())
                 self._clock.release(lease_key(program, branch))
             case Keep() | Forget():
                 pass  # books only: the kernel has changed them already
@@ -297,9 +301,12 @@ class Loop:
         self._set_alarm()
 
     def _begin(self, turn: Turn, effect: Start) -> None:
-        if turn.started is None:
+        turn.passages.enter("prefill", self._now(), effect.why)
+        if not turn.started:
             # When it is started again, what is found is no hit: it was computed for this turn already.
-            turn.started, turn.reused, turn.why = self._now(), effect.reuse, effect.why
+            turn.started, turn.reused, turn.why = True, effect.reuse, effect.why
+            if self.engine.can.tokens:
+                self._lives.began(turn, effect)
         turn.job.priority = self.kernel.books.program(ProgramId(turn.request.program)).number
         turn.stale += self._clock.begin(turn.job, effect)
 
@@ -315,9 +322,10 @@ class Loop:
         steps = tuple(Progress(one.turn, one.computed, () if one.token is None else (one.token,)) for one in alive)
         for one in alive:
             turn = self._turns[one.turn]
-            turn.rows += one.computed
+            turn.passages.step(one.computed)
             turn.usage = one.usage or turn.usage
             if one.token is not None or one.text:
+                turn.passages.spoke(self._now(), one.token is not None, forced=one.forced)
                 turn.text.append(one.text)
                 turn.ticket.put(Piece.of(one))
         self._post(Stepped(steps))
@@ -336,9 +344,13 @@ class Loop:
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
         if hold is None:
             self._clock.release(turn.job.key)  # what an engine keeps by itself for a while is not needed either
-        about = self._kept(hold)
-        policy, version = self.kernel.policy.name, self._weights.version
-        facts = turn.counted(about, policy, version) if self.engine.can.preempt else turn.told(about, policy, version)
+        now = self._now()
+        turn.passages.end(now)
+        tell = turn.counted if self.engine.can.preempt else turn.told
+        facts = tell(kept(hold, now, time.time()), self.kernel.policy.name, self._weights.version)
+        self._lives.over(turn, facts, now)
+        if hold is not None:
+            self._lives.held(turn, hold, tools, now)
         turn.ticket.put(Ended(reason, facts))
 
     def _cut(self, name: TurnId) -> None:
@@ -357,35 +369,23 @@ class Loop:
                 turn.timer.cancel()
         return turn
 
-    def _kept(self, hold: Hold | None) -> Kept:
-        if hold is None:
-            return Kept()
-        seconds = hold.until - self._now()
-        return Kept(hold.tokens, seconds, time.time() + seconds, hold.why)
-
     def _finish(self, name: TurnId, fault: BaseException) -> None:
         turn = self._forget(name)
         if turn is not None:
+            self._lives.over(turn, fault, self._now())
             turn.ticket.put(fault)
             self._post(Cancelled(name))
 
     def lost(self, turns: Sequence[TurnId] | None, fault: BaseException) -> None:
         """Report turns that the engine lost; None: all that run. Those that wait have lost nothing."""
-        running = [name for name, turn in self._turns.items() if turn.started is not None]
+        running = [name for name, turn in self._turns.items() if turn.started]
         for name in running if turns is None else turns:
-            error = (
-                fault
-                if isinstance(fault, EngineFailed)
-                else EngineFailed(f"the engine failed in a step ({type(fault).__name__}: {fault}); this turn is lost")
-            )
-            if error is not fault:
-                error.__cause__ = fault
-            self._finish(name, error)
+            self._finish(name, EngineFailed.of(fault))
 
     async def _reweight(self, load: Callable[[int], None], given: int | None, kv: KvPolicy, running: Running) -> int:
         async with self._clock.paused():
             version = self._weights.version + 1 if given is None else given
-            begun = [name for name, turn in self._turns.items() if turn.started is not None]
+            begun = [name for name, turn in self._turns.items() if turn.started]
             if begun and running == "refuse":
                 raise Busy(
                     f"{len(begun)} turns are on their way: let them end, or say what becomes of them with "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..tools import Grammar
+from ..tracing import Place
 from .ask import Ask
 from .engines import End
 from .sampling import Sampling
@@ -34,8 +35,8 @@ class Request:
     """Seconds after which an answer is wanted no more, waiting for admission included."""
     ask: Ask | None = None
     """The question behind the tokens, for engines that take messages."""
-    trace: Mapping[str, str] = field(default_factory=dict)
-    """Headers that carry the trace on."""
+    place: Place | None = None
+    """The model call's, in its trace."""
 
     def __post_init__(self) -> None:
         if self.forced == ():

@@ -18,8 +18,10 @@ from uuid import uuid4
 from weakref import WeakSet, finalize
 
 from ..tools import Tool
+from ..tracing import Open, names, work_span
 from .answer import Answer, Answering
 from .ask import Ask, Message
+from .calling import calling, tell_answer
 from .errors import BadMessage, Busy, ForeignMark, ForkAlive, SessionClosed, Unable, UnknownMark
 from .history import History
 from .host import Host
@@ -110,15 +112,13 @@ class Session:
         Its tokens become part of the conversation. `seed` and `sampling` are for a new answer: one that goes on
         keeps its own. Raises what a turn can raise; then the conversation stands where it stood.
         """
-        with self._saying():
-            answering = self._begin(max_tokens, seed, sampling)
-            return self._end(answering.wait())
+        with self._saying(), self._drawn(max_tokens, seed, sampling) as (ask, span):
+            return self._end(self._begin(ask).wait(), span)
 
     async def agenerate(self, max_tokens: int | None = None, *, seed: int | None = None, **sampling: Any) -> Answer:
         """As `generate`, in this coroutine."""
-        with self._saying():
-            answering = self._begin(max_tokens, seed, sampling)
-            return self._end(await answering.arrive())
+        with self._saying(), self._drawn(max_tokens, seed, sampling) as (ask, span):
+            return self._end(await self._begin(ask).arrive(), span)
 
     # -- moments
 
@@ -126,9 +126,10 @@ class Session:
         """Keep this moment under a name; the same name again moves it. Nothing is copied."""
         self._idle()
         mark = Mark(key, self._history, self._host.engine.fingerprint, self._ask.tenant)
-        self._marks[key] = mark
-        self._keep(_marked(self._name, key), mark.history.tokens)
-        return mark
+        with work_span(names.KV_SNAPSHOT, {names.KV_KEY: key, names.KV_TOKENS: len(self.tokens)}):
+            self._marks[key] = mark
+            self._keep(_marked(self._name, key), mark.history.tokens)
+            return mark
 
     def unmark(self, key: str) -> None:
         """Nobody will go back to it. Raises UnknownMark."""
@@ -156,9 +157,10 @@ class Session:
                 "close them first, or fork(at=...) and leave this one as it is"
             )
         lost = len(self.tokens) - len(history.tokens)
-        self._history = history
-        self._keep_place()
-        return lost
+        with work_span(names.KV_ROLLBACK, {names.KV_TOKENS: len(history.tokens), names.KV_WHY: f"{lost} given up"}):
+            self._history = history
+            self._keep_place()
+            return lost
 
     def can_go_back(self, to: str | Mark) -> bool:
         """Whether `rollback` would: the mark is behind this place, and no fork lives that began after it."""
@@ -176,7 +178,8 @@ class Session:
         if n < 1:
             raise ValueError(f"n: found {n}; a fork has at least one branch")
         history = self._history if at is None else self._find(at).history
-        return [self._child(history, reseed) for _ in range(n)]
+        with work_span(names.KV_FORK, {names.KV_TOKENS: len(history.tokens), names.KV_BRANCHES: n}):
+            return [self._child(history, reseed) for _ in range(n)]
 
     def close(self) -> None:
         """Let everything go. Closing twice is harmless; forks live on."""
@@ -259,11 +262,13 @@ class Session:
         finally:
             self._busy = False
 
-    def _begin(self, max_tokens: int | None, seed: int | None, changes: dict[str, Any]) -> Answering:
+    @contextmanager
+    def _drawn(self, max_tokens: int | None, seed: int | None, changes: dict[str, Any]) -> Iterator[tuple[Ask, Open]]:
+        """The question as it is drawn this time, and the span round its answer."""
         begun, ask = self._history.begun, self._ask
         if begun is None:
-            drawn = ask.sampling.seed if seed is None else seed
-            own = secrets.randbits(62) if drawn is None else drawn
+            given = ask.sampling.seed if seed is None else seed
+            own = secrets.randbits(62) if given is None else given
             sampling = replace(ask.sampling, seed=own, **changes)
         elif seed is None and not changes:
             sampling = begun.sampling
@@ -272,9 +277,15 @@ class Session:
         if max_tokens is not None:
             sampling = replace(sampling, max_tokens=max_tokens)
         self._sampling = sampling
-        return self._host.resume(replace(ask, sampling=sampling), self.tokens, said=self.said)
+        drawn = replace(ask, sampling=sampling)
+        with calling(self._host, drawn) as span:
+            yield drawn, span
 
-    def _end(self, answer: Answer) -> Answer:
+    def _begin(self, ask: Ask) -> Answering:
+        return self._host.resume(ask, self.tokens, said=self.said)
+
+    def _end(self, answer: Answer, span: Open) -> Answer:
+        tell_answer(span, answer, self._host)
         if not self._let_go.alive:
             raise SessionClosed("this session was closed while it was generating: its answer is lost")
         self._history = self._history.spoken(answer.tokens, self._sampling, whole=answer.reason == "stop")

@@ -57,12 +57,17 @@ class Facts:
     """Rows computed again after preemptions; never counted as reuse."""
     said_tokens: int
     queued_s: float
+    """Waiting for a start, a second one after a preemption included."""
     why: str
     """Why so much or so little was reused."""
     stale_tokens: int = 0
     """Reused tokens whose keys and values older weights made."""
     version: int = 0
     """Of the weights at the end."""
+    lost_tokens: int = 0
+    """Computed for an earlier turn of the same conversation, and computed once more for this one's prompt."""
+    lost_why: str = ""
+    """Why they were gone."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
     held_until: float = 0.0

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from .engines import Job, Usage
+from ..scheduler import Hold, TurnId, lease_key
+from ..tracing import Place, trace_headers
+from .engines import Job, StepEngine, TurnEngine, Usage
+from .passages import Passages
 from .request import Request
 from .ticket import Facts, Ticket
 
@@ -21,45 +24,66 @@ class Kept:
     why: str = ""
 
 
+def kept(hold: Hold | None, now: float, unix: float) -> Kept:
+    """What a hold keeps, `now` by the loop's clock and `unix` by everybody's."""
+    seconds = 0.0 if hold is None else hold.until - now
+    return Kept() if hold is None else Kept(hold.tokens, seconds, unix + seconds, hold.why)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was computed of a turn's context before it came, by an earlier turn of the same conversation."""
+
+    tokens: int = 0
+    why: str = ""
+    """Why it may be gone."""
+    how: str = ""
+    """What taking it up is called."""
+    hold: Place | None = None
+    """Its last hold."""
+
+
 @dataclass(slots=True)
 class Turn:
     """Kept by the loop."""
 
     request: Request
-    number: int
     job: Job
     ticket: Ticket
-    arrived: float
+    passages: Passages
     timer: asyncio.TimerHandle | None = None
-    started: float | None = None
+    started: bool = False
     reused: int = 0
     stale: int = 0
+    known: Known = field(default_factory=Known)
     usage: Usage = field(default_factory=Usage)
     why: str = ""
-    rows: int = 0
     text: list[str] = field(default_factory=list)
 
     def counted(self, kept: Kept, policy: str, version: int) -> Facts:
         """The facts as our own books have them: rows are counted where they enter the forward pass."""
         prompt = len(self.request.tokens)
         said = len(self.job.tokens) - prompt
-        return Facts(
-            turn=self.job.turn,
-            program=self.request.program,
-            policy=policy,
-            prompt_tokens=prompt,
-            reused_tokens=self.reused,
-            computed_tokens=prompt - self.reused,
-            recomputed_tokens=max(0, self.rows - (prompt - self.reused) - max(0, said - 1)),
-            said_tokens=said,
-            queued_s=(self.started or self.arrived) - self.arrived,
-            why=self.why,
-            stale_tokens=self.stale,
-            version=version,
-            held_s=kept.seconds,
-            held_until=kept.until,
-            held_tokens=kept.tokens,
-            hold_why=kept.why,
+        rows = sum(passage.rows for passage in self.passages.all)
+        return self._lost(
+            Facts(
+                turn=self.job.turn,
+                program=self.request.program,
+                policy=policy,
+                prompt_tokens=prompt,
+                reused_tokens=self.reused,
+                computed_tokens=prompt - self.reused,
+                recomputed_tokens=max(0, rows - (prompt - self.reused) - max(0, said - 1)),
+                said_tokens=said,
+                queued_s=self.passages.seconds("queue"),
+                why=self.why,
+                stale_tokens=self.stale,
+                version=version,
+                held_s=kept.seconds,
+                held_until=kept.until,
+                held_tokens=kept.tokens,
+                hold_why=kept.why,
+            )
         )
 
     def told(self, kept: Kept, policy: str, version: int) -> Facts:
@@ -67,7 +91,7 @@ class Turn:
         ours, usage = self.counted(kept, policy, version), self.usage
         prompt = ours.prompt_tokens if usage.prompt is None else usage.prompt
         cached = usage.cached or 0
-        return replace(
+        facts = replace(
             ours,
             prompt_tokens=prompt,
             reused_tokens=cached,
@@ -76,3 +100,29 @@ class Turn:
             said_tokens=ours.said_tokens if usage.said is None else usage.said,
             why="as its server says" if usage.cached is not None else "its server does not say",
         )
+        return replace(facts, lost_tokens=0, lost_why="") if usage.cached is None else self._lost(facts)
+
+    def _lost(self, facts: Facts) -> Facts:
+        lost = max(0, self.known.tokens - facts.reused_tokens)
+        return replace(facts, lost_tokens=lost, lost_why=self.known.why if lost else "")
+
+
+def job_of(request: Request, name: TurnId, root: str, engine: StepEngine | TurnEngine) -> Job:
+    """A request as the engine sees it."""
+    tokens, sampling = list(request.tokens), request.sampling
+    if engine.can.tokens and not engine.can.preempt:
+        # All that a turn may say is reserved at its start, so it is asked for no more than there can be.
+        most = min(engine.longest, engine.room * engine.page) - len(tokens)
+        sampling = replace(sampling, max_tokens=max(1, min(sampling.max_tokens, most)))
+    return Job(
+        name,
+        tokens,
+        len(tokens) - request.said,
+        sampling,
+        request.grammar,
+        request.forced,
+        ask=request.ask,
+        key=lease_key(request.program, request.branch),
+        salt=root,
+        trace=trace_headers(request.place),
+    )

@@ -7,6 +7,7 @@ from operator import index
 
 from ..tools import Dialect, Grammar, dialect_for
 from ..tools.grammars.llguidance import LLGuidanceCompiler
+from ..tracing import names, work_span
 from .ask import Ask
 from .detokenize import Detokenizer
 from .engines import Speaker
@@ -28,18 +29,18 @@ class Voice:
 
     def grammar(self, ask: Ask, said: Sequence[int] = ()) -> Grammar | None:
         """What holds the model to what was asked for, behind the tokens that an answer has already."""
-        if ask.schema is not None:
-            grammar: Grammar | None = self.compiler.schema(ask.schema)
-        elif not ask.constrain or not ask.tools:
-            grammar = None
-        else:
-            grammar = self.compiler.tools(ask.tools, ask.choice, self.dialect, parallel=ask.parallel)
-        if grammar is None:
+        if ask.schema is None and not (ask.constrain and ask.tools):
             return None
-        for token in said:
-            grammar.accept(token)
-        grammar.mask()  # what cannot be followed at all is refused here, not in a step that others share
-        return grammar
+        with work_span(names.CONSTRAIN, {names.GRAMMAR: "tools" if ask.schema is None else "schema"}):
+            if ask.schema is not None:
+                grammar: Grammar | None = self.compiler.schema(ask.schema)
+            else:
+                grammar = self.compiler.tools(ask.tools, ask.choice, self.dialect, parallel=ask.parallel)
+            if grammar is not None:
+                for token in said:
+                    grammar.accept(token)
+                grammar.mask()  # what cannot be followed at all is refused here, not in a step that others share
+            return grammar
 
     def check(self, given: Sequence[int]) -> tuple[int, ...]:
         """The same as token ids. Raises BadMessage for what are none, or none of this model's."""

@@ -22,6 +22,9 @@ KvPolicy = Literal["salt", "drop", "recompute", "keep"]
 what it has; `drop`: and what nobody uses is freed at once; `recompute`: and whoever runs computes anew too; `keep`:
 they are used on, though other weights would have made others."""
 
+Ending = Literal["resumed", "superseded", "travelled", "closed", "reweighted", "parked", "pressure", "expired"]
+"""How a hold comes to its end. With the first five nobody will come back for what was held."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
@@ -194,6 +197,17 @@ class Start:
     pages: tuple[PageId, ...]
     copy: Copy | None
     why: str
+    taken: str | None = None
+    """The branch of its program whose hold it takes up, which may be another than its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Cached pages that nobody held were given to a turn: what lay in them is lost."""
+
+    turn: TurnId
+    pages: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +266,8 @@ class Release:
     branch: str
     tokens: int
     why: str
+    how: Ending
+    """`resumed`: a turn takes it up. Else it was given up, though it can be found until its pages are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,4 +299,4 @@ class Wake:
     why: str
 
 
-Effect = Start | Grow | Preempt | Stop | Refuse | Hold | Release | Keep | Forget | Wake
+Effect = Start | Evict | Grow | Preempt | Stop | Refuse | Hold | Release | Keep | Forget | Wake

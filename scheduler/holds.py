@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..kvstore import Branch, Ledger
-from .events import Effect, Hold, Release, TurnId, Wake
+from .events import Effect, Ending, Hold, Release, TurnId, Wake
 from .policies import Retention
 from .world import Program
 
@@ -64,13 +64,13 @@ class Holds:
         hold = Hold(program.id, name, line, len(lease.tokens), len(lease.pages), lease.asked, until, why)
         return [hold, Wake(until, "a hold ends")]
 
-    def end(self, program: Program, branch: str, why: str, *, stale: bool = False) -> Release:
-        """End a hold now; `stale` says that nobody will come back for it."""
+    def end(self, program: Program, branch: str, why: str, how: Ending) -> Release:
+        """End a hold now."""
         key = program.leases.pop(branch)
         del self._holders[key]
         tokens = len(self._ledger.leases[key].tokens)
-        self._ledger.release(key, stale=stale)
-        return Release(program.id, branch, tokens, why)
+        self._ledger.release(key, stale=how not in ("parked", "pressure", "expired"))
+        return Release(program.id, branch, tokens, why, how)
 
     def expired(self, lease: str, tokens: int) -> tuple[Program, Release] | None:
         """The ledger ended this lease; None if it was no hold's."""
@@ -78,4 +78,4 @@ class Holds:
             return None
         program, branch = self._holders.pop(lease)
         del program.leases[branch]
-        return program, Release(program.id, branch, tokens, "its time is over")
+        return program, Release(program.id, branch, tokens, "its time is over", "expired")

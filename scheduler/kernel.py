@@ -17,7 +17,9 @@ from .events import (
     Cancelled,
     Closed,
     Effect,
+    Ending,
     Event,
+    Evict,
     Finished,
     Forking,
     Grow,
@@ -97,7 +99,7 @@ class Kernel:
             case Forking():
                 self.books.program(event.program).expected = event.width
             case Travelled():
-                self._let_go_all(self.books.program(event.program), f"set back to {event.checkpoint}", stale=True)
+                self._let_go_all(self.books.program(event.program), f"set back to {event.checkpoint}", "travelled")
             case Closed():
                 self._close(event)
             case Marked():
@@ -171,7 +173,7 @@ class Kernel:
         program = self.books.programs.get(event.program)
         if program is None:
             return
-        self._let_go_all(program, f"its program {event.why}", stale=True)
+        self._let_go_all(program, f"its program {event.why}", "closed")
         program.tools.clear()
         for turn in sorted(program.live):
             self._cancel(turn)
@@ -210,16 +212,19 @@ class Kernel:
                 return False
             match = self.ledger.match(turn.root, known)
             idle = self.ledger.idle(match.pages)
+        evicted = self.ledger.evicted
         branch = Branch.resume(self.ledger, turn.root, known)
         reuse = len(branch)
         grown = branch.reserve(whole - reuse)
         turn.branch = branch
         self.books.run(turn)
         turn.program.turns += 1
-        why = self._take_over(turn) or ("cached" if reuse else "computed from the start")
+        taken, why = self._take_over(turn)
+        why = why or ("cached" if reuse else "computed from the start")
         if turn.preempted:
             why = f"again after preemption, {why}"
-        self._effects.append(Start(turn.arrived.turn, reuse, tuple(branch.pages), grown.copy, why))
+        self._effects.append(Start(turn.arrived.turn, reuse, tuple(branch.pages), grown.copy, why, taken))
+        self._note_evicted(turn, evicted)
         return True
 
     def _held_for(self, turn: Turn) -> str | None:
@@ -233,17 +238,18 @@ class Kernel:
         more = known + self.books.page
         return any(other.missing > self.books.page and turn.shares(other) > more for other in self.books.batch.values())
 
-    def _take_over(self, turn: Turn) -> str | None:
+    def _take_over(self, turn: Turn) -> tuple[str | None, str]:
+        """The held branch that a turn goes on from, if any, and what is told of that."""
         branch = self._held_for(turn)
         if branch is None:
-            return None
+            return None, ""
         if turn.program.expected > 1:
             turn.program.expected -= 1  # siblings are still to start from the same context
-            return "held for its branches"
+            return branch, "held for its branches"
         extends = self._holds.extends(turn.program, branch, turn.tokens)
         why = "extended by the next turn" if extends else "replaced by another turn of its branch"
-        self._let_go(turn.program, branch, why, stale=True)
-        return "held" if extends else "cached"
+        self._let_go(turn.program, branch, why, "resumed" if extends else "superseded")
+        return (branch, "held") if extends else (None, "")
 
     # -- room
 
@@ -260,7 +266,7 @@ class Kernel:
         for program in sorted(holders, key=lambda holder: -holder.number):
             branch = next((branch for branch in program.leases if program is not wanting or branch != keep), None)
             if branch is not None:
-                self._let_go(program, branch, f"room for {wanting.id}")
+                self._let_go(program, branch, f"room for {wanting.id}", "pressure")
                 return True
         return False
 
@@ -272,6 +278,7 @@ class Kernel:
 
     def _grow(self, turn: Turn) -> None:
         assert turn.branch is not None  # running turns have one
+        evicted = self.ledger.evicted
         while True:
             try:
                 growth = turn.branch.reserve(len(turn.tokens) - len(turn.branch))
@@ -281,7 +288,12 @@ class Kernel:
             else:
                 if growth.pages or growth.copy:
                     self._effects.append(Grow(turn.arrived.turn, growth.pages, growth.copy, "its pages were full"))
+                    self._note_evicted(turn, evicted)
                 return
+
+    def _note_evicted(self, turn: Turn, before: int) -> None:
+        if gone := self.ledger.evicted - before:
+            self._effects.append(Evict(turn.arrived.turn, gone, f"room for {turn.program.id}"))
 
     def _preempt_for(self, turn: Turn) -> bool:
         """Make room by taking somebody out of the batch; False if that was `turn` itself."""
@@ -314,7 +326,7 @@ class Kernel:
         if retention.seconds <= 0 or not len(branch):
             return
         if line in turn.program.leases:
-            self._let_go(turn.program, line, "replaced by a newer pause", stale=True)
+            self._let_go(turn.program, line, "replaced by a newer pause", "superseded")
         # Marks and holds have one budget, and a program that will come back goes before one that may.
         while self._marks and self.ledger.held + len(branch.pages) > self._budget:
             self._effects += self._marks.give_way(f"a hold for {turn.program.id}")
@@ -326,15 +338,15 @@ class Kernel:
             return
         retention = self.policy.retain(self.books, program, ())
         if retention.seconds <= 0:
-            self._let_go_all(program, retention.why)
+            self._let_go_all(program, retention.why, "parked")
             self.books.forget_if_idle(program)
 
-    def _let_go_all(self, program: Program, why: str, *, stale: bool = False) -> None:
+    def _let_go_all(self, program: Program, why: str, how: Ending) -> None:
         for branch in list(program.leases):
-            self._let_go(program, branch, why, stale=stale)
+            self._let_go(program, branch, why, how)
 
-    def _let_go(self, program: Program, branch: str, why: str, *, stale: bool = False) -> None:
-        self._effects.append(self._holds.end(program, branch, why, stale=stale))
+    def _let_go(self, program: Program, branch: str, why: str, how: Ending) -> None:
+        self._effects.append(self._holds.end(program, branch, why, how))
         self._reorder(program)
 
     def _reorder(self, program: Program) -> None:
@@ -364,7 +376,7 @@ class Kernel:
         roots = {BlockHash(bytes.fromhex(old)): BlockHash(bytes.fromhex(new)) for old, new in event.roots}
         why = "the weights have changed"
         for program in list(self.books.programs.values()):
-            self._let_go_all(program, why, stale=True)
+            self._let_go_all(program, why, "reweighted")
             self.books.forget_if_idle(program)
         self._effects += self._marks.forget_all(why)
         if event.kv == "recompute":

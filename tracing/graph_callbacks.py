@@ -14,15 +14,18 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.callbacks.base import BaseCallbackHandler
 from langgraph.errors import GraphInterrupt
-from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanContext, TracerProvider
 
 from . import names
+from .content import Make, written
 from .graph import instrumented
+from .graph_content import result_of
 from .graph_signals import QUIET, signal
+from .meters import Watch, watch
 from .names import Facts, Value
-from .spans import finish, suppressed, tracer
+from .options import Options, Redact, in_use
+from .spans import failure, finish, start, suppressed, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,39 @@ class _Run:
 
     root: UUID
     span: Span
-    own: bool
+    timed: Watch | None = None
+    """Of a span of its own."""
 
 
 class GraphTracer(BaseCallbackHandler):
-    """Spans for the runs, nodes and tools of the graphs whose configuration it is put into."""
+    """Spans for the runs, nodes and tools of the graphs whose configuration it is put into.
+
+    Its options are those of `instrument`, as far as a handler can follow them; without any, those in use hold. Content
+    is that of tools only: what a node is given is not recorded, since a handler is not told of its `TracePolicy`.
+    Raises `BadOption`.
+    """
 
     run_inline = True  # else an async run would call it in another thread, after the fact
 
-    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
-        self._provider = tracer_provider
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        *,
+        meter_provider: MeterProvider | None = None,
+        content: bool = False,
+        redact: Redact | None = None,
+        openinference: bool = False,
+        langfuse: bool = False,
+    ) -> None:
+        given = Options(
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            content=content,
+            redact=redact,
+            openinference=openinference,
+            langfuse=langfuse,
+        )
+        self._given = None if given == Options() else given
         self._lock = threading.Lock()
         self._runs: dict[UUID, _Run] = {}
 
@@ -85,6 +111,7 @@ class GraphTracer(BaseCallbackHandler):
         if isinstance(call := told.get("tool_call_id"), str):
             facts[names.TOOL_CALL_ID] = call
         self._open(run_id, parent_run_id, f"{names.EXECUTE_TOOL} {name}", facts)
+        self._content(run_id, lambda: {names.TOOL_ARGUMENTS: told.get("inputs") or input_str})
 
     def on_chat_model_start(
         self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
@@ -108,6 +135,7 @@ class GraphTracer(BaseCallbackHandler):
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **told: Any) -> None:
         """Ends a tool call."""
+        self._content(run_id, lambda: {names.TOOL_RESULT: result_of(output)})
         self._close(run_id, None)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **told: Any) -> None:
@@ -127,32 +155,45 @@ class GraphTracer(BaseCallbackHandler):
         if instrumented() or suppressed() or (above is None and parent is not None):
             return
         # Under the ambient span only where the run itself begins; from there on by run id.
-        context: Context | None = None if above is None else trace.set_span_in_context(above.span)
-        span = tracer(self._provider).start_span(name, context, attributes=facts)
+        place = None if above is None else above.span.get_span_context()
+        options = self._options
+        timed = watch(_METRICS[str(facts[names.OPERATION])], _measured(facts), options)
+        span = start(name, facts, parent=place, options=options)
         with self._lock:
-            self._runs[run_id] = _Run(above.root if above else run_id, span, own=True)
+            self._runs[run_id] = _Run(above.root if above else run_id, span, timed)
 
     def _stand(self, run_id: UUID, parent: UUID | None) -> None:
         with self._lock:
             if parent is not None and (above := self._runs.get(parent)) is not None:
-                self._runs[run_id] = _Run(above.root, above.span, own=False)
+                self._runs[run_id] = _Run(above.root, above.span)
 
     def _close(self, run_id: UUID, error: BaseException | None) -> None:
         with self._lock:
             run = self._runs.pop(run_id, None)
             left = [key for key, each in self._runs.items() if run and run.root == run_id == each.root]
             open_still = [self._runs.pop(key) for key in left]
-        if run is None or not run.own:
+        if run is None or run.timed is None:
             return
         # LangChain reports no end for what was cancelled: whatever is still open goes with its root.
         for each in reversed(open_still):
-            if each.own:
+            if each.timed is not None:
                 each.span.set_attribute(names.OUTCOME, "cancelled")
                 each.span.end()
+                each.timed.end()
         status = signal(run.span, error)
         if run.root == run_id or isinstance(error, GraphInterrupt):
             run.span.set_attribute(names.GRAPH_STATUS, status)
-        finish(run.span, error, quiet=QUIET)
+        finish(run.span, error, quiet=QUIET, options=self._options)
+        run.timed.end(failure(error, QUIET))
+
+    def _content(self, run_id: UUID, make: Make) -> None:
+        run, options = self._runs.get(run_id), self._options
+        if options.content and run is not None and run.timed is not None:
+            tell(run.span, written(make, options), options)
+
+    @property
+    def _options(self) -> Options:
+        return self._given or in_use()
 
 
 def parent_from(manager: BaseCallbackManager | None) -> SpanContext | None:
@@ -176,3 +217,17 @@ def _node(name: str, metadata: dict[str, Any]) -> dict[str, Value]:
         names.GRAPH_PATH: "/".join(str(each) for each in metadata.get("langgraph_path", ())),
         names.GRAPH_CHECKPOINT_NS: str(metadata.get("langgraph_checkpoint_ns", "")),
     }
+
+
+def _measured(facts: Facts) -> dict[str, Value]:
+    """What a metric says of a run, a node or a tool."""
+    kinds = (names.OPERATION, names.AGENT, names.WORKFLOW, names.STEP_NAME, names.TOOL)
+    return {kind: facts[kind] for kind in kinds if kind in facts}
+
+
+_METRICS = {
+    names.INVOKE_AGENT: names.AGENT_DURATION,
+    names.INVOKE_WORKFLOW: names.WORKFLOW_DURATION,
+    names.RUN_STEP: names.STEP_DURATION,
+    names.EXECUTE_TOOL: names.TOOL_DURATION,
+}

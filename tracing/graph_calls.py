@@ -6,7 +6,8 @@ A class that opens its own spans says so with `_sostenuto_spans = True` and is l
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
-from functools import wraps
+from functools import reduce, wraps
+from operator import add
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -19,9 +20,11 @@ from opentelemetry import trace
 
 from . import names
 from .adopt import Adopted
+from .calls import ModelCall, Streamed, ToolCall, model_span, tool_span
+from .graph_content import answered, arguments, asked, result_of, said
 from .graph_signals import QUIET, Switch, signal
 from .names import Value
-from .spans import Active, ModelCall, Open, ToolCall, finish, model_span, start_model, tool_span
+from .spans import Active, Open
 
 _STREAMING = otel.create_key("sostenuto-streaming-model")
 
@@ -34,6 +37,7 @@ def traced_run(run: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
         if switch.idle() or _own(self):
             return run(self, *args, **kwargs)
         with tool_span(_tool(self, kwargs), quiet=QUIET) as span:
+            span.content(lambda: {names.TOOL_ARGUMENTS: arguments(self, _input(args, kwargs))})
             try:
                 return _reported(span, run(self, *args, **kwargs))
             except QUIET as error:
@@ -51,6 +55,7 @@ def traced_arun(run: Callable[..., Awaitable[Any]], switch: Switch) -> Callable[
         if switch.idle() or _own(self):
             return await run(self, *args, **kwargs)
         with tool_span(_tool(self, kwargs), quiet=QUIET) as span:
+            span.content(lambda: {names.TOOL_ARGUMENTS: arguments(self, _input(args, kwargs))})
             try:
                 return _reported(span, await run(self, *args, **kwargs))
             except QUIET as error:
@@ -74,6 +79,7 @@ def traced_generate(generate: Callable[..., ChatResult], switch: Switch) -> Call
         if switch.idle() or _own(self) or _in_stream(self):
             return generate(self, messages, stop, *args, **kwargs)
         with model_span(_model(self, stop, kwargs), quiet=QUIET) as span:
+            span.content(lambda: asked(messages, kwargs.get("tools")))
             result = generate(self, messages, stop, *args, **kwargs)
             _answered(span, result)
             return result
@@ -97,6 +103,7 @@ def traced_agenerate(
         if switch.idle() or _own(self) or _in_stream(self):
             return await generate(self, messages, stop, *args, **kwargs)
         with model_span(_model(self, stop, kwargs), quiet=QUIET) as span:
+            span.content(lambda: asked(messages, kwargs.get("tools")))
             result = await generate(self, messages, stop, *args, **kwargs)
             _answered(span, result)
             return result
@@ -109,7 +116,7 @@ def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Call
 
     def traced(self: BaseChatModel, *args: Any, **kwargs: Any) -> Iterator[Any]:
         inner = stream(self, *args, **kwargs)
-        with _Streamed(self, kwargs) as streamed:
+        with _Streaming(self, args, kwargs) as streamed:
             try:
                 while True:
                     with streamed.active():
@@ -135,7 +142,7 @@ def traced_astream(stream: Callable[..., AsyncGenerator[Any]], switch: Switch) -
 
     async def traced(self: BaseChatModel, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         inner = Adopted(stream(self, *args, **kwargs))
-        with _Streamed(self, kwargs) as streamed:
+        with _Streaming(self, args, kwargs) as streamed:
             try:
                 while True:
                     with streamed.active():
@@ -156,40 +163,45 @@ def traced_astream(stream: Callable[..., AsyncGenerator[Any]], switch: Switch) -
     return wrapper
 
 
-class _Streamed:
+class _Streaming:
     """The span of a streamed answer, and what its chunks have told so far."""
 
-    def __init__(self, model: BaseChatModel, kwargs: dict[str, Any]) -> None:
+    def __init__(self, model: BaseChatModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._model = model
-        self.span = start_model(_model(model, kwargs.get("stop"), kwargs, stream=True))
-        self._begun = False
+        self._streamed = Streamed(_model(model, kwargs.get("stop"), kwargs, stream=True))
+        self.open = self._streamed.open
         self._usage: UsageMetadata | None = None
         self._last: dict[str, Any] = {}
         self._id: str | None = None
+        self._chunks: list[AIMessage] = []
+        self._keep = self.open.options.content and self.open.span.is_recording()
+        self.open.content(lambda: asked(_messages(model, args, kwargs), kwargs.get("tools")))
 
-    def __enter__(self) -> _Streamed:
+    def __enter__(self) -> _Streaming:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         usage = self._usage
         answer = AIMessage("", id=self._id, response_metadata=self._last, usage_metadata=usage)
-        self.span.set_attributes(_told(answer))
-        finish(self.span, error, quiet=QUIET)
+        self.open.set(_told(answer))
+        if self._chunks:
+            self.open.content(lambda: {names.OUTPUT_MESSAGES: [said(_whole(self._chunks), self._last)]})
+        self._streamed.end(error, QUIET)
 
     def active(self) -> Active:
         """Makes the span current; a model that does not stream calls its `invoke`, which then opens none."""
-        within = trace.set_span_in_context(self.span, otel.get_current())
+        within = trace.set_span_in_context(self.open.span, otel.get_current())
         return Active(otel.set_value(_STREAMING, id(self._model), within))
 
     def take(self, chunk: object) -> None:
-        """Notes what a chunk says of the answer; its content is not kept."""
-        if not self._begun:
-            self._begun = True
-            self.span.add_event(names.EVENT_FIRST_CHUNK)
+        """Notes what a chunk says of the answer; its content is kept only if it is wanted."""
+        self.open.chunk()
         if isinstance(chunk, AIMessage | AIMessageChunk):
             self._usage = add_usage(self._usage, chunk.usage_metadata) if chunk.usage_metadata else self._usage
             self._last |= chunk.response_metadata
             self._id = chunk.id or self._id
+            if self._keep:
+                self._chunks.append(chunk)
 
 
 def _own(caller: object) -> bool:
@@ -204,7 +216,24 @@ def _tool(tool: BaseTool, kwargs: dict[str, Any]) -> ToolCall:
     return ToolCall(tool.name, kwargs.get("tool_call_id"), description=tool.description)
 
 
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    """The first argument of a tool's or a model's call, however it is given."""
+    return args[0] if args else kwargs.get("tool_input", kwargs.get("input"))
+
+
+def _messages(model: BaseChatModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[BaseMessage]:
+    found: Any = _input(args, kwargs)
+    return model._convert_input(found).to_messages()
+
+
+def _whole(chunks: list[AIMessage]) -> AIMessage:
+    """The answer that its chunks make up."""
+    parts = [each for each in chunks if isinstance(each, AIMessageChunk)]
+    return reduce(add, parts) if parts else chunks[-1]
+
+
 def _reported(span: Open, result: Any) -> Any:
+    span.content(lambda: {names.TOOL_RESULT: result_of(result)})
     if isinstance(result, ToolMessage) and result.status == "error":
         span.fail("tool_error", "the tool answered with an error")
     return result
@@ -231,6 +260,7 @@ def _answered(span: Open, result: ChatResult) -> None:
     first = result.generations[0] if result.generations else None
     if isinstance(first, ChatGeneration) and isinstance(first.message, AIMessage):
         span.set(_told(first.message))
+    span.content(lambda: answered(result))
 
 
 def _told(answer: AIMessage) -> dict[str, Value]:

@@ -17,11 +17,14 @@ from langgraph.pregel import Pregel
 
 from . import names
 from .adopt import Adopted
+from .content import written
 from .graph_resume import Origin, aorigin, origin, saver, signed
-from .graph_run import GraphRun
+from .graph_run import GraphRun, current_run
 from .graph_signals import QUIET, Switch, signal
+from .meters import watch
 from .names import Value
-from .spans import note, tracer
+from .options import in_use
+from .spans import failure, note, start, tell, tracer
 
 Graph = Pregel[Any, Any, Any, Any]
 
@@ -31,8 +34,8 @@ def traced_stream(stream: Callable[..., Generator[Any]], switch: Switch) -> Call
 
     def traced(self: Graph, input: object, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         merged = _merged(self, config)
-        run = _start(self, merged, origin(self, input, merged), switch)
-        inner = stream(self, input, _signed(self, config, merged, run), **kwargs)
+        run = _start(self, merged, origin(self, input, merged), switch, input)
+        inner = stream(self, input, _signed(self, config, merged, run, kwargs), **kwargs)
         with _ending(run):
             try:
                 while True:
@@ -61,8 +64,8 @@ def traced_astream(astream: Callable[..., AsyncGenerator[Any]], switch: Switch) 
         self: Graph, input: object, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         merged = _merged(self, config)
-        run = _start(self, merged, await aorigin(self, input, merged), switch)
-        inner = Adopted(astream(self, input, _signed(self, config, merged, run), **kwargs))
+        run = _start(self, merged, await aorigin(self, input, merged), switch, input)
+        inner = Adopted(astream(self, input, _signed(self, config, merged, run, kwargs), **kwargs))
         with _ending(run):
             try:
                 while True:
@@ -94,14 +97,19 @@ def _ending(run: GraphRun) -> Iterator[None]:
         raise
     finally:
         status = signal(run.span, error)
-        note(run.span, error, quiet=QUIET)
-        run.close("interrupt" if status == "done" and run.interrupted else status)
+        note(run.span, error, quiet=QUIET, policies=run.policies)
+        if run.keeps and run.result is not None:
+            tell(run.span, written(lambda: {names.OUTPUT_VALUE: run.result}, in_use(), run.policies))
+        run.close("interrupt" if status == "done" and run.interrupted else status, failure(error, QUIET))
 
 
-def _start(graph: Graph, config: RunnableConfig, origin: Origin, switch: Switch) -> GraphRun:
+def _start(graph: Graph, config: RunnableConfig, origin: Origin, switch: Switch, input: object) -> GraphRun:
     given = config.get("configurable", {})
     thread, checkpoint = given.get("thread_id"), given.get("checkpoint_id")
-    agent = ((graph.config or {}).get("metadata") or {}).get("lc_agent_name")
+    own = (graph.config or {}).get("metadata") or {}
+    # A graph inside another one sees the other's metadata, too: what they say is not about it.
+    told = config.get("metadata") or {} if current_run() is None else own
+    agent = told.get(names.AGENT) or own.get("lc_agent_name")
     name = agent or config.get("run_name") or graph.get_name()
     operation = names.INVOKE_AGENT if agent else names.INVOKE_WORKFLOW
     conversation = None if thread is None else str(thread)
@@ -109,38 +117,57 @@ def _start(graph: Graph, config: RunnableConfig, origin: Origin, switch: Switch)
         names.OPERATION: operation,
         names.AGENT if agent else names.WORKFLOW: name,
         **names.conversation(conversation),
+        **names.agent(told),
         **origin.facts(),
     }
     if conversation is not None:
         facts[names.GRAPH_THREAD] = conversation
     if checkpoint is not None and "__pregel_task_id" not in given:
         facts[names.GRAPH_CHECKPOINT] = str(checkpoint)
+    options = in_use()
+    user = told.get("user_id") or told.get("langfuse_user_id")
+    if options.dialects and user is not None:
+        facts[names.USER] = str(user)
     chosen = tracer()
-    span = chosen.start_span(f"{operation} {name}", attributes=facts, links=origin.links())
+    span = start(f"{operation} {name}", facts, tracer=chosen, links=origin.links())
     channels: Container[str] = graph.trigger_to_nodes
-    return GraphRun(span, chosen, conversation=conversation, channels=channels, supersteps=switch.supersteps)
+    # By the graph's own name: that of a run may be another one for each.
+    kinds = {names.OPERATION: operation, names.AGENT if agent else names.WORKFLOW: agent or graph.get_name()}
+    timed = watch(names.AGENT_DURATION if agent else names.WORKFLOW_DURATION, kinds)
+    run = GraphRun(
+        span, chosen, conversation=conversation, channels=channels, supersteps=switch.supersteps, timed=timed
+    )
+    if options.values and span.is_recording():
+        run.keeps = True
+        tell(span, written(lambda: {names.INPUT_VALUE: input}, options, run.policies))
+    return run
 
 
 def _merged(graph: Graph, config: RunnableConfig | None) -> RunnableConfig:
     """What the run will see: the ambient configuration, the graph's own, the caller's; the last one wins."""
     merged = ensure_config(graph.config)
     own: RunnableConfig = config or {}
-    merged["configurable"] = {**merged.get("configurable", {}), **own.get("configurable", {})}
+    # What is given as None counts as not given, to LangGraph too.
+    merged["configurable"] = {**merged.get("configurable", {}), **(own.get("configurable") or {})}
+    merged["metadata"] = {**merged.get("metadata", {}), **(own.get("metadata") or {})}
     merged["run_name"] = own.get("run_name") or (graph.config or {}).get("run_name") or ""
     return merged
 
 
 def _signed(
-    graph: Graph, config: RunnableConfig | None, merged: RunnableConfig, run: GraphRun
+    graph: Graph, config: RunnableConfig | None, merged: RunnableConfig, run: GraphRun, kwargs: dict[str, Any]
 ) -> RunnableConfig | None:
     if saver(graph, merged) is None or not run.span.get_span_context().is_valid:
         return config
-    return signed(config or {}, run.span.get_span_context())
+    waits = bool(kwargs.get("interrupt_before") or kwargs.get("interrupt_after"))
+    return signed(config or {}, run.span.get_span_context(), waits=waits)
 
 
 def _watch(run: GraphRun, chunk: object) -> None:
     """A graph that stops before or after a node, without a node's doing, tells so only in its stream."""
     payload = chunk[-1] if isinstance(chunk, tuple) and chunk else chunk
+    if run.keeps:
+        run.result = _state(chunk, run.result)
     if isinstance(payload, dict) and not run.interrupted:
         data = payload.get("data")
         run.interrupted = (
@@ -150,3 +177,15 @@ def _watch(run: GraphRun, chunk: object) -> None:
         )
         if run.interrupted:
             run.span.add_event(names.EVENT_INTERRUPT)
+
+
+def _state(chunk: object, before: object) -> object:
+    """The run's state if the chunk tells it, else what was told before; a stream of one kind tells what it tells."""
+    match chunk:
+        case ((), str() as mode, value) | (str() as mode, value):
+            return value if mode == "values" else before
+        case {"type": str() as mode, "ns": [] | (), "data": value}:
+            return value if mode == "values" else before
+        case tuple() | {"type": str(), "ns": _, "data": _}:
+            return before  # of a graph inside, or a piece of a message
+    return chunk

@@ -24,6 +24,8 @@ from .names import Facts
 
 Resumed = Literal["none", "interrupt", "replay", "fork", "crash"]
 KEY = "traceparent"
+_STATE = "tracestate"
+_WAITS = ("sostenuto", "waits")
 _FARTHEST = 4
 """How many checkpoints to walk up: those that `update_state` makes carry no metadata of a run."""
 
@@ -89,11 +91,17 @@ async def aorigin(graph: Pregel[Any, Any, Any, Any], input: object, config: Runn
     return Origin(_why(graph, input, config, saved), run)
 
 
-def signed(config: RunnableConfig, run: SpanContext) -> RunnableConfig:
-    """The configuration with the run's `traceparent` in its metadata; one the caller gave stays."""
+def signed(config: RunnableConfig, run: SpanContext, *, waits: bool) -> RunnableConfig:
+    """The configuration with the run's `traceparent` in its metadata; one the caller gave stays.
+
+    `waits`: the caller asked it to stop before or after nodes. Nothing in a checkpoint tells such a stop from a
+    crash, so the `tracestate` beside it does.
+    """
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, trace.set_span_in_context(trace.NonRecordingSpan(run)))
-    return {**config, "metadata": {**carrier, **config.get("metadata", {})}}
+    if waits:
+        carrier[_STATE] = trace.TraceState([*run.trace_state.items(), _WAITS]).to_header()
+    return {**config, "metadata": {**carrier, **(config.get("metadata") or {})}}
 
 
 def _run(saved: CheckpointTuple) -> SpanContext | None:
@@ -118,4 +126,5 @@ def _why(graph: Pregel[Any, Any, Any, Any], input: object, config: RunnableConfi
     if "__error__" in pending:
         return "crash"
     waits = graph.interrupt_before_nodes or graph.interrupt_after_nodes
-    return "interrupt" if waits or "__interrupt__" in pending else "crash"
+    asked = trace.TraceState.from_header([str((saved.metadata or {}).get(_STATE, ""))]).get(_WAITS[0]) == _WAITS[1]
+    return "interrupt" if waits or asked or "__interrupt__" in pending else "crash"

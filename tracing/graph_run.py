@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -16,19 +17,19 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, Tracer
 
 from . import names
+from .content import Policies, policies
+from .meters import Watch
 from .names import Facts, Value
-from .spans import Active, in_conversation
+from .spans import RUN, Active, in_conversation, start, tell
 
 MOST_LINKS = 64
 """A node has at most this many links of a kind; `langgraph.links` says how many there were."""
 
-_RUN = otel.create_key("sostenuto-graph-run")
 _PUSH = "__pregel_push"  # what a sent task says triggered it
 _SENDS = "__pregel_tasks"  # and the channel that its sender wrote
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(NamedTuple):
     """One task of one superstep: a node about to run."""
 
     node: str
@@ -42,11 +43,12 @@ class Visit:
     """For a send: the identity of its argument, by which its sender is found."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wrote:
+class Wrote(NamedTuple):
     """A node wrote to a channel that may start others."""
 
     channel: str
+    by: str
+    """The node."""
     goal: str | None = None
     """For a send: the node it starts."""
     sent: int | None = None
@@ -63,24 +65,39 @@ class GraphRun:
         conversation: str | None,
         channels: Container[str],
         supersteps: bool,
+        timed: Watch,
     ) -> None:
+        self.policies: Policies = policies()  # of the node in which this run was begun
+        self.keeps = False
+        """Whether its result is to be recorded."""
+        self.result: object = None
+        self.timed = timed
         self.span = span
         self.tracer = tracer
+        self.channels = channels
+        """Those that may start a node."""
         self.interrupted = False
+        self.checkpoint: str | None = None
+        """The last one that it left, if it leaves any."""
+        self.cached: list[str] = []
+        """Nodes that did not run because the cache had their results."""
         self._conversation = conversation
-        self._channels = channels
         self._supersteps = supersteps
         self._lock = threading.Lock()  # tasks of one step start in many threads
         self._step: _Step | None = None
         self._steps = 0
+        self._inside: tuple[Context, Context] | None = None  # the run's context under an ambient one, until it closes
         self._visits: dict[str, tuple[int, int]] = {}  # node -> (the step of its last visit, visits so far)
         self._before: dict[tuple[str, str], tuple[int, SpanContext, SpanContext | None]] = {}
         self._written: dict[str, _Channel] = {}
 
     def context(self) -> Context:
         """The context in which the run's own code works: its span current, this run to be found."""
-        under = trace.set_span_in_context(self.span, otel.get_current())
-        return otel.set_value(_RUN, self, in_conversation(under, self._conversation))
+        ambient = otel.get_current()
+        if self._inside is None or self._inside[0] is not ambient:
+            under = trace.set_span_in_context(self.span, ambient)
+            self._inside = ambient, otel.set_value(RUN, self, in_conversation(under, self._conversation))
+        return self._inside[1]
 
     def active(self) -> Active:
         """Makes the run's context current within a `with`."""
@@ -91,13 +108,14 @@ class GraphRun:
         ambient = trace.get_current_span()
         with self._lock:
             # A task called from inside another one stands under it, not beside it.
-            called = ambient.get_span_context() != self.span.get_span_context()
+            called = ambient is not self.span and ambient.get_span_context() != self.span.get_span_context()
             parent = ambient if called else self._superstep(visit)
             links = self._links(visit)
-            span = self.tracer.start_span(
+            span = start(
                 f"{names.RUN_STEP} {visit.node}",
-                context=trace.set_span_in_context(parent),
-                attributes=self._facts(visit, len(links)),
+                self._facts(visit, len(links)),
+                parent=parent.get_span_context(),
+                tracer=self.tracer,
                 links=links[:MOST_LINKS],
             )
             self._remember(visit, span.get_span_context())
@@ -107,21 +125,29 @@ class GraphRun:
         """Notes what a node wrote, for the links of those it starts, and when its step was last at work."""
         with self._lock:
             for write in wrote:
-                if write.goal is not None or write.channel in self._channels:
-                    log = self._written.setdefault(write.channel, _Channel())
-                    log.writes.append((visit.step, write, span.get_span_context()))
+                log = self._written.setdefault(write.channel, _Channel())
+                log.writes.append((visit.step, write, span.get_span_context()))
             # Only spans that are recorded know when they ended.
             end = getattr(span, "end_time", None)
             if self._step is not None and self._step.number == visit.step and isinstance(end, int):
                 self._step.last_end = max(self._step.last_end or 0, end)
 
-    def close(self, status: str) -> None:
-        """Ends the step that is open and the run."""
+    def close(self, status: str, error: str | None = None) -> None:
+        """Ends the step that is open and the run; `error` is the `error.type` of a run that failed."""
         with self._lock:
             self._end_step()
-        if self.span.is_recording():
-            self.span.set_attributes({names.GRAPH_STEPS: self._steps, names.GRAPH_STATUS: status})
+        self._inside = None  # it leads back here
+        tell(self.span, {names.GRAPH_STEPS: self._steps, names.GRAPH_STATUS: status, **self._left()})
         self.span.end()
+        self.timed.end(error)
+
+    def _left(self) -> Facts:
+        found: dict[str, Value] = {}
+        if self.checkpoint is not None:
+            found[names.GRAPH_CHECKPOINT_END] = self.checkpoint
+        if self.cached:
+            found[names.GRAPH_CACHED] = tuple(self.cached)
+        return found
 
     def _superstep(self, visit: Visit) -> Span:
         if self._step is None or self._step.number != visit.step:
@@ -131,9 +157,8 @@ class GraphRun:
             if self._supersteps:
                 namespace = visit.checkpoint_ns.rpartition("|")[0]
                 facts: Facts = {names.GRAPH_STEP: visit.step, names.GRAPH_CHECKPOINT_NS: namespace}
-                span = self.tracer.start_span(
-                    f"{names.SUPERSTEP} {visit.step}", trace.set_span_in_context(self.span), attributes=facts
-                )
+                above = self.span.get_span_context()
+                span = start(f"{names.SUPERSTEP} {visit.step}", facts, parent=above, tracer=self.tracer)
             self._step = _Step(visit.step, span)
         self._step.nodes.append(visit.node)
         return self._step.span
@@ -141,9 +166,7 @@ class GraphRun:
     def _end_step(self) -> None:
         step, self._step = self._step, None
         if step is not None and step.span is not self.span:
-            step.span.set_attributes(
-                {names.GRAPH_STEP_TASKS: len(step.nodes), names.GRAPH_STEP_NODES: tuple(step.nodes)}
-            )
+            tell(step.span, {names.GRAPH_STEP_TASKS: len(step.nodes), names.GRAPH_STEP_NODES: tuple(step.nodes)})
             step.span.end(step.last_end)
 
     def _facts(self, visit: Visit, links: int) -> Facts:
@@ -173,8 +196,8 @@ class GraphRun:
         found: dict[int, Link] = {}  # by span id, for contexts do not hash; a trigger goes before a visit
         for trigger in visit.triggers:
             channel = self._written.get(_SENDS if trigger == _PUSH else trigger)
-            for writer in () if channel is None else channel.writers(visit):
-                found[writer.span_id] = Link(writer, {names.LINK: "trigger"})
+            for write, writer in () if channel is None else channel.writers(visit):
+                found[writer.span_id] = Link(writer, {names.LINK: "trigger", names.GRAPH_NODE: write.by})
         before = self._previous(visit)
         if before is not None:
             found.setdefault(before.span_id, Link(before, {names.LINK: "visit"}))
@@ -190,8 +213,13 @@ class GraphRun:
 
 def current_run() -> GraphRun | None:
     """The graph run in whose context this code works, if any."""
-    found = otel.get_value(_RUN)
+    found = otel.get_value(RUN)
     return found if isinstance(found, GraphRun) else None
+
+
+def spelled(path: tuple[Any, ...]) -> str:
+    """LangGraph's path of a task as text: `/` between its parts, what is inside a part in brackets."""
+    return "/".join([f"({spelled(each)})" if isinstance(each, tuple) else str(each) for each in path])
 
 
 @dataclass(slots=True)
@@ -210,14 +238,14 @@ class _Channel:
     read_in: int | None = None
     fresh: Sequence[tuple[Wrote, SpanContext]] = ()
 
-    def writers(self, visit: Visit) -> list[SpanContext]:
+    def writers(self, visit: Visit) -> Sequence[tuple[Wrote, SpanContext]]:
         if self.read_in != visit.step:
             # Consumed now: what was written before this step starts nothing later.
             self.fresh = [(write, span) for step, write, span in self.writes if step < visit.step]
             self.writes = [each for each in self.writes if each[0] >= visit.step]
             self.read_in = visit.step
         if visit.sent is None:
-            return [span for _, span in self.fresh]
+            return self.fresh
         goal = [(write, span) for write, span in self.fresh if write.goal == visit.node]
-        exact = [span for write, span in goal if write.sent == visit.sent]
-        return exact or [span for _, span in goal]
+        exact = [(write, span) for write, span in goal if write.sent == visit.sent]
+        return exact or goal

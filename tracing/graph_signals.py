@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from langgraph.errors import GraphBubbleUp, GraphDrained, GraphInterrupt, ParentCommand
+from langgraph import errors
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.types import Interrupt, Send
 from opentelemetry.trace import Span
 
 from . import names
-from .spans import Quiet, off
+from .spans import Quiet, idle
 
 QUIET: Quiet = (GraphBubbleUp,)
+_DRAINED: Quiet = tuple(kind for kind in (getattr(errors, "GraphDrained", None),) if kind is not None)  # from 1.2 on
 
 
 @dataclass(slots=True)
@@ -23,7 +25,7 @@ class Switch:
     supersteps: bool = True
 
     def idle(self) -> bool:
-        return not self.on or off()
+        return not self.on or idle()
 
 
 def signal(span: Span, error: BaseException | None) -> str:
@@ -31,7 +33,7 @@ def signal(span: Span, error: BaseException | None) -> str:
     match error:
         case None:
             return "done"
-        case GraphDrained():
+        case _ if isinstance(error, _DRAINED):
             span.add_event(names.EVENT_DRAINED)
             return "drained"
         case ParentCommand():

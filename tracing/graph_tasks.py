@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
@@ -15,10 +15,12 @@ from opentelemetry import trace
 
 from . import names
 from .adopt import Adopted
-from .graph_run import GraphRun, Visit, Wrote, current_run
+from .content import Policy, under, written
+from .graph_run import GraphRun, Visit, Wrote, current_run, spelled
 from .graph_signals import QUIET, Switch, signal
 from .names import Facts, Value
-from .spans import Active, note
+from .options import in_use
+from .spans import Active, failure, note, start, tell
 
 
 def traced_task(run_task: Callable[..., Any], switch: Switch) -> Callable[..., Any]:
@@ -26,11 +28,11 @@ def traced_task(run_task: Callable[..., Any], switch: Switch) -> Callable[..., A
 
     @wraps(run_task)
     def wrapper(task: PregelExecutableTask, retry_policy: Any, *args: Any, **kwargs: Any) -> Any:
-        run = None if switch.idle() else current_run()
-        if run is None or _hidden(task):
+        run = current_run()
+        if run is None or switch.idle() or _hidden(task):
             return run_task(task, retry_policy, *args, **kwargs)
         with _Task(run, task, attempts=bool(task.retry_policy or retry_policy)) as node:
-            return run_task(node.inside(task), retry_policy, *args, **kwargs)
+            return node.gave(run_task(node.inside(task), retry_policy, *args, **kwargs))
 
     return wrapper
 
@@ -40,12 +42,12 @@ def traced_atask(run_task: Callable[..., Awaitable[Any]], switch: Switch) -> Cal
 
     @wraps(run_task)
     async def wrapper(task: PregelExecutableTask, retry_policy: Any, *args: Any, **kwargs: Any) -> Any:
-        run = None if switch.idle() else current_run()
-        if run is None or _hidden(task):
+        run = current_run()
+        if run is None or switch.idle() or _hidden(task):
             return await run_task(task, retry_policy, *args, **kwargs)
-        attempts = bool(task.retry_policy or retry_policy or task.timeout)
+        attempts = bool(task.retry_policy or retry_policy or getattr(task, "timeout", None))  # the last one from 1.2 on
         with _Task(run, task, attempts=attempts) as node:
-            return await run_task(node.inside(task), retry_policy, *args, **kwargs)
+            return node.gave(await run_task(node.inside(task), retry_policy, *args, **kwargs))
 
     return wrapper
 
@@ -62,12 +64,26 @@ class _Task:
         self._proxied = attempts
         self._open = 1
         self._lock = threading.Lock()
-        self._active = Active(trace.set_span_in_context(self.span))
+        self._timed = run.timed.within(
+            names.STEP_DURATION, {names.OPERATION: names.RUN_STEP, names.STEP_NAME: task.name}
+        )
+        self._options = in_use()
+        own = _policy(task) if self._options.content else None
+        self._active = Active(under(own, trace.set_span_in_context(self.span)))
+        self._policies = run.policies if own is None else (own, *run.policies)
+        self._record(names.INPUT_VALUE, task.input)
 
     def inside(self, task: PregelExecutableTask) -> PregelExecutableTask:
         """The task to run: itself, or with every attempt at it in a span of its own."""
         proc: Any = _Attempts(self, task.proc) if self._proxied else task.proc
         return replace(task, proc=proc) if self._proxied else task
+
+    def gave(self, result: Any) -> Any:
+        """Records what the node gave, if that is wanted, and hands it on."""
+        if self._options.values:
+            written_only = {name: value for name, value in self.task.writes if not name.startswith(("branch:", "__"))}
+            self._record(names.OUTPUT_VALUE, written_only if result is None else result)
+        return result
 
     def __enter__(self) -> _Task:
         self._active.__enter__()
@@ -76,7 +92,9 @@ class _Task:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._active.__exit__(kind, error, trace)
         status = signal(self.span, error)
-        note(self.span, error, quiet=QUIET)
+        if error is not None:
+            note(self.span, error, quiet=QUIET, policies=self._policies)
+        self._timed.end(failure(error, QUIET))
         if status == "interrupt":
             self.run.interrupted = True
         facts: dict[str, Value] = {
@@ -85,7 +103,7 @@ class _Task:
         }
         if goto := _goto(self.task):
             facts[names.GRAPH_GOTO] = goto
-        self.span.set_attributes(facts)
+        tell(self.span, facts)
         self.release()
 
     @contextmanager
@@ -96,8 +114,8 @@ class _Task:
             self.attempts += 1
             number = self.attempts
         facts: Facts = {names.GRAPH_ATTEMPT: number}
-        within = trace.set_span_in_context(self.span)
-        span = self.run.tracer.start_span(f"{names.ATTEMPT} {number}", within, attributes=facts)
+        above = self.span.get_span_context()
+        span = start(f"{names.ATTEMPT} {number}", facts, parent=above, tracer=self.run.tracer)
         error: BaseException | None = None
         try:
             yield Active(trace.set_span_in_context(span))
@@ -106,7 +124,7 @@ class _Task:
             raise
         finally:
             signal(span, error)
-            note(span, error, quiet=QUIET)
+            note(span, error, quiet=QUIET, policies=self._policies)
             span.end()
             self.release()
 
@@ -116,7 +134,11 @@ class _Task:
             last = self._open == 0
         if last:
             self.span.end()
-            self.run.ended(self.visit, self.span, _wrote(self.task))
+            self.run.ended(self.visit, self.span, _wrote(self.task, self.run.channels))
+
+    def _record(self, name: str, value: Any) -> None:
+        if self._options.values and self.span.is_recording():
+            tell(self.span, written(lambda: {name: value}, self._options, self._policies), self._options)
 
 
 class _Attempts:
@@ -156,27 +178,31 @@ def _visit(task: PregelExecutableTask) -> Visit:
         node=task.name,
         task=task.id,
         step=int(metadata.get("langgraph_step", -1)),
-        path=_path(task.path[:3]),
+        path=spelled(task.path[:3]),
         triggers=tuple(task.triggers),
         checkpoint_ns=str(metadata.get("langgraph_checkpoint_ns", "")),
         sent=id(task.input) if task.path[0] == "__pregel_push" else None,
     )
 
 
-def _path(path: tuple[Any, ...]) -> str:
-    return "/".join(f"({_path(each)})" if isinstance(each, tuple) else str(each) for each in path)
+def _policy(task: PregelExecutableTask) -> Policy | None:
+    """What the node wants of its payloads in a trace (LangGraph 1.2)."""
+    found = getattr(task.proc, "trace_policy", None)
+    inputs, outputs = getattr(found, "process_inputs", None), getattr(found, "process_outputs", None)
+    return None if inputs is None and outputs is None else Policy(inputs, outputs)
 
 
 def _hidden(task: PregelExecutableTask) -> bool:
     return "langsmith:hidden" in (task.config.get("tags") or ())
 
 
-def _wrote(task: PregelExecutableTask) -> Iterator[Wrote]:
+def _wrote(task: PregelExecutableTask, channels: Container[str]) -> Iterator[Wrote]:
+    """What a task wrote that may start others: to one of these channels, or a send."""
     for channel, value in task.writes:
         if isinstance(value, Send):
-            yield Wrote(channel, value.node, id(value.arg))
-        else:
-            yield Wrote(channel)
+            yield Wrote(channel, task.name, value.node, id(value.arg))
+        elif channel in channels:
+            yield Wrote(channel, task.name)
 
 
 def _goto(task: PregelExecutableTask) -> tuple[str, ...]:

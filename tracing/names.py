@@ -1,9 +1,9 @@
-"""Span and attribute names: the GenAI conventions in one place, pinned to a version, and our own beside them.
+"""Names of spans, attributes and metrics: the GenAI conventions in one place, pinned to a version, and our own.
 
 The `gen_ai.*` names are those of OpenTelemetry's GenAI conventions (status Development), as published with
 `opentelemetry-semantic-conventions` `SEMCONV_VERSION` and as its successor repository spells what has moved
 since. `langgraph.*` are facts of LangGraph, for which no convention exists. `sostenuto.*` are ours. No
-`gen_ai.*` name is invented here.
+`gen_ai.*` name is invented here. Other people's names for the same things are in `dialects`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Facts = Mapping[str, Value]
 SEMCONV_VERSION = "0.66b2"
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE = "sostenuto"
+"""Who made a span or a metric; beside the package's version."""
 
 # Operations, and the first word of a span's name.
 CHAT = "chat"
@@ -38,6 +39,7 @@ KV_RESTORE = "kv.restore"
 KV_FORK = "kv.fork"
 KV_ROLLBACK = "kv.rollback"
 KV_EVICT = "kv.evict"
+KV_SNAPSHOT = "kv.snapshot"
 PREEMPT = "preempt"
 
 # The GenAI conventions.
@@ -46,6 +48,8 @@ PROVIDER = "gen_ai.provider.name"
 WORKFLOW = "gen_ai.workflow.name"
 AGENT = "gen_ai.agent.name"
 AGENT_ID = "gen_ai.agent.id"
+AGENT_DESCRIPTION = "gen_ai.agent.description"
+AGENT_VERSION = "gen_ai.agent.version"
 STEP_NAME = "gen_ai.step.name"
 CONVERSATION = "gen_ai.conversation.id"
 OUTPUT_TYPE = "gen_ai.output.type"
@@ -71,15 +75,45 @@ TOOL = "gen_ai.tool.name"
 TOOL_CALL_ID = "gen_ai.tool.call.id"
 TOOL_TYPE = "gen_ai.tool.type"
 TOOL_DESCRIPTION = "gen_ai.tool.description"
+TOKEN_TYPE = "gen_ai.token.type"
+"""`input` or `output`; on metrics."""
 ERROR_TYPE = "error.type"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
+HTTP_METHOD = "http.request.method"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+EXCEPTION = "exception"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+EXCEPTION_STACK = "exception.stacktrace"
+MCP_METHOD = "mcp.method.name"
+MCP_SESSION = "mcp.session.id"
+MCP_VERSION = "mcp.protocol.version"
+MCP_RESOURCE = "mcp.resource.uri"
+PROMPT = "gen_ai.prompt.name"
+RPC_STATUS = "rpc.response.status_code"
+"""The code of a JSON-RPC error."""
 SESSION = "session.id"
 """Always the same as `CONVERSATION`: three back ends group by it."""
+USER = "user.id"
+"""Only where the program says who it is, and a dialect asks."""
+
+# Content, as JSON: recorded only on demand.
+SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+TOOL_DEFINITIONS = "gen_ai.tool.definitions"
+TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
+TOOL_RESULT = "gen_ai.tool.call.result"
+INPUT_VALUE = "input.value"
+OUTPUT_VALUE = "output.value"
+"""What a graph or a node was given, and gave: OpenInference's names, for the GenAI conventions have none."""
 
 # LangGraph's facts.
 GRAPH_THREAD = "langgraph.thread_id"
 GRAPH_CHECKPOINT = "langgraph.checkpoint_id"
+GRAPH_CHECKPOINT_END = "langgraph.checkpoint_id.end"
 GRAPH_CHECKPOINT_NS = "langgraph.checkpoint_ns"
 GRAPH_RESUMED = "langgraph.resumed"
 GRAPH_RESUMED_TRACE = "langgraph.resumed_from.trace_id"
@@ -97,6 +131,7 @@ GRAPH_VISIT = "langgraph.visit"
 GRAPH_GOTO = "langgraph.goto"
 GRAPH_ATTEMPT = "langgraph.attempt"
 GRAPH_ATTEMPTS = "langgraph.attempts"
+GRAPH_CACHED = "langgraph.cached"
 GRAPH_LINKS = "langgraph.links"
 GRAPH_INTERRUPTS = "langgraph.interrupt.ids"
 
@@ -110,10 +145,24 @@ KV_RECOMPUTED_TOKENS = "sostenuto.kv.recomputed_tokens"
 """Computed though they had been computed before; `KV_WHY` says why."""
 KV_TOKENS = "sostenuto.kv.tokens"
 KV_BLOCKS = "sostenuto.kv.blocks"
+PREFILL_TOKENS = "sostenuto.prefill.tokens"
+DECODE_TOKENS = "sostenuto.decode.tokens"
+FORCED_TOKENS = "sostenuto.constrain.forced_tokens"
+"""Said because the grammar left no other."""
+GRAMMAR = "sostenuto.constrain.grammar"
+"""`tools` or `schema`."""
+KV_KEY = "sostenuto.kv.key"
+"""A name that a mark was given."""
+KV_BRANCHES = "sostenuto.kv.branches"
+HOLD_TOOLS = "sostenuto.hold.tools"
 KV_TIER = "sostenuto.kv.tier"
+KV_KIND = "sostenuto.kv.kind"
+"""`hit`, `computed` or `recomputed`; on metrics."""
 KV_WHY = "sostenuto.kv.why"
 HELD_UNTIL = "sostenuto.hold.until"
 HOLD_WHY = "sostenuto.hold.why"
+HOLD_END = "sostenuto.hold.end"
+"""How a hold came to its end, in one word of few; on metrics."""
 QUEUE_SECONDS = "sostenuto.queue.seconds"
 OUTCOME = "sostenuto.outcome"
 """`cancelled` or `closed`, on a span whose work was given up rather than failed; absent otherwise."""
@@ -126,10 +175,39 @@ EVENT_HANDOFF = "handoff"
 EVENT_DRAINED = "drained"
 EVENT_FIRST_CHUNK = "first_chunk"
 
+# Metrics. Those of the conventions; the three of agents and tools are literals in OpenTelemetry's own util-genai
+# 1.3b0, and `run_step` has a proposal only (pull request 188).
+CLIENT_DURATION = "gen_ai.client.operation.duration"
+CLIENT_TOKENS = "gen_ai.client.token.usage"
+CLIENT_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+CLIENT_PER_CHUNK = "gen_ai.client.operation.time_per_output_chunk"
+SERVER_DURATION = "gen_ai.server.request.duration"
+SERVER_FIRST_TOKEN = "gen_ai.server.time_to_first_token"
+SERVER_PER_TOKEN = "gen_ai.server.time_per_output_token"
+WORKFLOW_DURATION = "gen_ai.invoke_workflow.duration"
+AGENT_DURATION = "gen_ai.invoke_agent.duration"
+TOOL_DURATION = "gen_ai.execute_tool.duration"
+STEP_DURATION = "gen_ai.run_step.duration"
+HTTP_DURATION = "http.server.request.duration"
+
+# Ours.
+QUEUE_DURATION = "sostenuto.queue.duration"
+TURN_TOKENS = "sostenuto.turn.tokens"
+TURNS_IN_FLIGHT = "sostenuto.turns.in_flight"
+KV_TOKENS_COUNT = "sostenuto.kv.tokens"
+KV_HELD_BLOCKS = "sostenuto.kv.held_blocks"
+KV_HOLDS = "sostenuto.kv.holds"
+
 
 def conversation(id: str | None) -> dict[str, Value]:
     """The attributes that put a span into a conversation; none for None."""
     return {} if id is None else {CONVERSATION: id, SESSION: id}
+
+
+def agent(told: Mapping[str, object]) -> dict[str, Value]:
+    """What a graph's metadata says of the agent it is, under the very names of its attributes."""
+    found = ((name, told.get(name)) for name in (AGENT_ID, AGENT_DESCRIPTION, AGENT_VERSION))
+    return {name: value for name, value in found if isinstance(value, str)}
 
 
 def usage(

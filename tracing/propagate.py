@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanContext, get_current_span
+from opentelemetry.trace import NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _W3C = TraceContextTextMapPropagator()
 
 
-def trace_headers() -> dict[str, str]:
-    """What a request must carry so that its server's spans stand under the present one; empty outside of any."""
+def trace_headers(place: SpanContext | None) -> dict[str, str]:
+    """What a request must carry so that its server's spans stand under this one; nothing for None."""
     carrier: dict[str, str] = {}
-    _W3C.inject(carrier)
+    if place is not None:
+        _W3C.inject(carrier, set_span_in_context(NonRecordingSpan(place), Context()))
     return carrier
 
 

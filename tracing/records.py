@@ -1,10 +1,11 @@
-"""Spans as plain values, read from OTLP JSON lines."""
+"""Spans as plain values, read from OTLP JSON: our own files, a collector's, or what a query answered."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class Record:
     events: Sequence[Event] = ()
     links: Sequence[LinkTo] = ()
     resource: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = ""
+    """The name of the instrumentation that made it."""
 
     @property
     def seconds(self) -> float:
@@ -59,51 +62,162 @@ class Record:
 
 
 def read_otlp_json(path: str | Path) -> list[Record]:
-    """The spans of a file of OTLP JSON lines, in its order. Raises `BadTraceFile` naming the line."""
+    """The spans of a file of OTLP JSON, in its order; objects for metrics and logs are passed over.
+
+    Usually an object a line. Objects over several lines, a list of them, and the `result` of a query of
+    Jaeger's are read too. Raises `BadTraceFile` naming the line, and OSError if the file cannot be read.
+    """
     found: list[Record] = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                found.extend(decode(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise BadTraceFile(str(path), number, f"{line[:40].strip()!r} ({error})") from error
+    for number, value, text in _objects(path):
+        try:
+            found.extend(decode(value))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise BadTraceFile(str(path), number, _found(text, error)) from error
     return found
 
 
 def decode(request: Mapping[str, Any]) -> Iterator[Record]:
     """The spans of one OTLP JSON trace request."""
+    if "result" in request and "resourceSpans" not in request:
+        request = request["result"]
+    if "resourceSpans" not in request and ("resourceMetrics" in request or "resourceLogs" in request):
+        return
     for group in request["resourceSpans"]:
         resource = _attributes(group.get("resource", {}))
         for scope in group.get("scopeSpans", ()):
+            named = scope.get("scope", {}).get("name", "")
             for span in scope.get("spans", ()):
-                yield _record(span, resource)
+                yield _record(span, resource, named)
 
 
-def _record(span: Mapping[str, Any], resource: Mapping[str, Any]) -> Record:
+def traces(spans: Iterable[Record]) -> dict[str, list[Record]]:
+    """Spans by trace, traces and spans in the order in which they began; of equals the longer one first.
+
+    A span that is there twice, because it was sent again or written by two exporters, is taken once.
+    """
+    found: dict[str, dict[str, Record]] = {}
+    for span in sorted(spans, key=lambda span: (span.start, -span.end, span.span_id)):
+        found.setdefault(span.trace_id, {}).setdefault(span.span_id, span)
+    return {trace: list(each.values()) for trace, each in found.items()}
+
+
+def family(spans: Sequence[Record]) -> tuple[list[Record], dict[str, list[Record]]]:
+    """The spans of one trace that have no parent among them, and those under each, by its id.
+
+    Every span is reached from the top: where broken ids make a ring of parents, its first span stands there.
+    """
+    known = {span.span_id: span for span in spans}
+    below: dict[str, list[Record]] = {span.span_id: [] for span in spans}
+    roots = [span for span in spans if span.parent_id not in known]
+    for span in spans:
+        if span.parent_id in known:
+            below[span.parent_id].append(span)
+    reached = set(_reached(roots, below))
+    for span in spans:
+        if span.span_id not in reached:
+            below[span.parent_id or ""].remove(span)
+            roots.append(span)
+            reached.update(_reached([span], below))
+    return roots, below
+
+
+def _reached(tops: Sequence[Record], below: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+    waiting = list(tops)
+    while waiting:
+        yield (one := waiting.pop()).span_id
+        waiting += below[one.span_id]
+
+
+def _objects(path: str | Path) -> Iterator[tuple[int, Any, str]]:
+    """The JSON objects of a file, each with the line in which it begins and how it begins."""
+    begun = False
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            text = line.decode(errors="replace")
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                if begun:
+                    raise BadTraceFile(str(path), number, _found(text, error)) from error
+                yield from _whole(path)  # an object over several lines
+                return
+            begun = True
+            for one in value if isinstance(value, list) else [value]:
+                yield number, one, text
+
+
+def _whole(path: str | Path) -> Iterator[tuple[int, Any, str]]:
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        number, begins = text.count("\n", 0, at) + 1, text[at : at + 40]
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except ValueError as error:
+            raise BadTraceFile(str(path), number, _found(begins, error)) from error
+        for one in value if isinstance(value, list) else [value]:
+            yield number, one, begins
+
+
+def _found(text: str, error: Exception) -> str:
+    why = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return f"{text[:40].strip()!r} ({why})"
+
+
+def _record(span: Mapping[str, Any], resource: Mapping[str, Any], scope: str) -> Record:
     status = span.get("status", {})
+    start = int(span.get("startTimeUnixNano", 0))
     return Record(
-        trace_id=span["traceId"],
-        span_id=span["spanId"],
-        parent_id=span.get("parentSpanId") or None,
-        name=span["name"],
-        kind=_KINDS[int(span.get("kind", 0))],
-        start=int(span["startTimeUnixNano"]),
-        end=int(span["endTimeUnixNano"]),
-        status=_STATUSES[int(status.get("code", 0))],
+        trace_id=_id(span["traceId"], 32),
+        span_id=_id(span["spanId"], 16),
+        parent_id=_id(span.get("parentSpanId") or "", 16) or None,
+        name=span.get("name", ""),
+        kind=_named(_KINDS, span.get("kind", 0), "SPAN_KIND_"),
+        start=start,
+        end=max(start, int(span.get("endTimeUnixNano", 0))),
+        status=_named(_STATUSES, status.get("code", 0), "STATUS_CODE_"),
         message=status.get("message", ""),
         attributes=_attributes(span),
         events=tuple(
-            Event(each["name"], int(each["timeUnixNano"]), _attributes(each)) for each in span.get("events", ())
+            Event(each.get("name", ""), int(each.get("timeUnixNano", 0)), _attributes(each))
+            for each in span.get("events", ())
         ),
-        links=tuple(LinkTo(each["traceId"], each["spanId"], _attributes(each)) for each in span.get("links", ())),
+        links=tuple(
+            LinkTo(_id(each["traceId"], 32), _id(each["spanId"], 16), _attributes(each))
+            for each in span.get("links", ())
+        ),
         resource=resource,
+        scope=scope,
     )
 
 
+def _id(text: str, digits: int) -> str:
+    """Ids are hex in OTLP JSON; protobuf's own JSON form, which some write instead, has them in base64."""
+    if len(text) in (0, digits):
+        return text.lower()
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raw = b""
+    if 2 * len(raw) != digits:
+        raise ValueError(f"expected an id of {digits} hexadecimal digits, found {text!r}")
+    return raw.hex()
+
+
+def _named(names: Sequence[str], found: int | str, prefix: str) -> str:
+    """Enums are numbers in OTLP JSON; some write their names."""
+    if isinstance(found, str) and not found.isdigit():
+        return names[names.index(found.removeprefix(prefix).lower())]
+    return names[int(found)]
+
+
 def _attributes(holder: Mapping[str, Any]) -> dict[str, Any]:
-    return {each["key"]: _value(each["value"]) for each in holder.get("attributes", ())}
+    return {each["key"]: _value(each.get("value", {})) for each in holder.get("attributes", ())}
 
 
 def _value(value: Mapping[str, Any]) -> Any:
@@ -121,7 +235,7 @@ def _value(value: Mapping[str, Any]) -> Any:
         case {"arrayValue": items}:
             return tuple(_value(each) for each in items.get("values", ()))
         case {"kvlistValue": items}:
-            return {each["key"]: _value(each["value"]) for each in items.get("values", ())}
+            return {each["key"]: _value(each.get("value", {})) for each in items.get("values", ())}
     return None
 
 

@@ -1,69 +1,58 @@
 """Opens and closes spans: parents given or ambient, nothing left behind, giving up is not failing.
 
 A span is current only between `__enter__` and `__exit__` of its context manager. A cancelled call or a closed
-generator leaves an attribute, an exception leaves `error.type`, an `exception` event and the status ERROR.
+generator leaves an attribute, an exception leaves `error.type`, an `exception` event and the status ERROR. All our
+attributes pass through `start`, `tell` and `note`, so whatever a program has chosen (`Options`) holds for every span.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
-from . import names
-from .names import Facts, Value
+from . import content, dialects, names
+from .content import type_name
+from .meters import meters
+from .names import Facts
+from .options import Options, in_use
+from .version import version
 
 Outcome = Literal["done", "error", "cancelled", "closed", "quiet"]
 Quiet = tuple[type[BaseException], ...]
 """Exceptions that are signals of a framework, not failures: the span's status stays unset."""
 
+RUN = otel.create_key("sostenuto-graph-run")
+"""Where in a context the graph run around it is found."""
 _CONVERSATION = otel.create_key("sostenuto-conversation")
+_TOOL = otel.create_key("sostenuto-tool")
+
+
+class Course(Protocol):
+    """Whoever wants to know how a call comes along."""
+
+    def take(self, facts: Facts) -> None:
+        """Something became known of it."""
+
+    def chunk(self, span: Span) -> None:
+        """A piece of its answer is here."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCall:
-    """What is known of a model call before it starts; None is unknown or unset."""
-
-    model: str
-    provider: str = "sostenuto"
-    conversation: str | None = None
-    """None: that of the graph run around it, if any."""
-    embedded: bool = True
-    """Computed in this process: span kind INTERNAL instead of CLIENT."""
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    stop: Sequence[str] = ()
-    stream: bool | None = None
-    output: str | None = None
-    """`text`, `json` ..."""
-    server: str | None = None
-    port: int | None = None
-    facts: Facts = field(default_factory=dict)
-    """More attributes to set at the start, where samplers see them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """What is known of a tool call before it starts. Arguments and results are content: not recorded."""
+class Happened:
+    """Something that happened in a span, and when: nanoseconds since the epoch."""
 
     name: str
-    id: str | None = None
-    kind: str = "function"
-    description: str | None = None
-    conversation: str | None = None
+    at: int
     facts: Facts = field(default_factory=dict)
 
 
@@ -72,11 +61,29 @@ class Open:
     """A span that is being worked under."""
 
     span: Span
+    options: Options = field(default_factory=in_use)
+    course: Course | None = None
+    policies: content.Policies = field(default_factory=content.policies)
 
     def set(self, facts: Facts) -> None:
         """Sets attributes: token counts, KV facts, whatever became known by now."""
-        if self.span.is_recording():
-            self.span.set_attributes(facts)
+        if self.course is not None:
+            self.course.take(facts)
+        tell(self.span, facts, self.options)
+
+    def content(self, make: content.Make) -> None:
+        """Records what was said, if that is wanted: `make` is called only then."""
+        if self.options.content and self.span.is_recording():
+            tell(self.span, content.written(make, self.options, self.policies), self.options)
+
+    def chunk(self) -> None:
+        """Notes that a piece of a streamed answer is here."""
+        if self.course is not None:
+            self.course.chunk(self.span)
+
+    def current(self) -> AbstractContextManager[None]:
+        """Makes the span current within a `with`, for a piece of work in a generator; only there."""
+        return Active(trace.set_span_in_context(self.span)) if self.context.is_valid else nullcontext()
 
     def event(self, name: str, facts: Facts | None = None) -> None:
         """Notes that something happened now."""
@@ -84,10 +91,16 @@ class Open:
             self.span.add_event(name, facts)
 
     def fail(self, kind: str, message: str = "") -> None:
-        """Marks the work as failed though nothing was raised."""
-        if self.span.is_recording():
-            self.span.set_attribute(names.ERROR_TYPE, kind)
-            self.span.set_status(Status(StatusCode.ERROR, message or kind))
+        """Marks the work as failed though nothing was raised. The message is no place for content."""
+        self.set({names.ERROR_TYPE: kind})
+        self.span.set_status(Status(StatusCode.ERROR, message or kind))
+
+    def ended(self, facts: Facts, *, at: int, events: Sequence[Happened] = ()) -> None:
+        """Its work was over then (nanoseconds since the epoch), and this is known now."""
+        self.set(facts)
+        for event in events:
+            self.span.add_event(event.name, event.facts, event.at)
+        self.span.end(at)
 
     @property
     def context(self) -> SpanContext:
@@ -115,33 +128,30 @@ class Active:
         otel.detach(self._token)
 
 
-_given: TracerProvider | None = None
-
-
-def use_provider(given: TracerProvider | None) -> None:
-    """Sends spans opened without a tracer to this provider from now on; None: to the global one."""
-    global _given
-    _given = given
-
-
 def tracer(provider: TracerProvider | None = None) -> Tracer:
     """Our tracer of this provider, else of the one in use, else of the global one."""
-    provider = provider or _given
-    if provider is not None:
-        return provider.get_tracer(names.SCOPE, _version(), names.SCHEMA_URL)
-    return trace.get_tracer(names.SCOPE, _version(), schema_url=names.SCHEMA_URL)
+    chosen = provider or in_use().tracer_provider or trace.get_tracer_provider()
+    # A provider makes a new tracer at every call, which takes as long as a span.
+    found = _tracers.get(chosen)
+    if found is None:
+        found = _tracers.setdefault(chosen, chosen.get_tracer(names.SCOPE, version(), names.SCHEMA_URL))
+    return found
 
 
 def off() -> bool:
     """Whether no span would be recorded: no provider anywhere, or spans are suppressed here."""
-    return suppressed() or (
-        _given is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
-    )
+    return suppressed() or _nowhere()
+
+
+def idle() -> bool:
+    """Whether nothing would come of tracing: no span, and nobody who counts."""
+    return suppressed() or (_nowhere() and not meters())
 
 
 def suppressed() -> bool:
     """Whether somebody asked for no spans in this context, as exporters do round their own calls."""
-    return bool(otel.get_value("suppress_instrumentation") or otel.get_value(otel._SUPPRESS_INSTRUMENTATION_KEY))
+    here = otel.get_current()
+    return bool(here.get("suppress_instrumentation") or here.get(otel._SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def in_conversation(context: Context, id: str | None) -> Context:
@@ -155,47 +165,33 @@ def current_conversation() -> str | None:
     return found if isinstance(found, str) else None
 
 
-@contextmanager
-def model_span(
-    call: ModelCall, *, parent: SpanContext | None = None, tracer: Tracer | None = None, quiet: Quiet = ()
-) -> Iterator[Open]:
-    """`chat {model}` round a model call. Parent: the one given, else the ambient current span."""
-    if suppressed() or (tracer is None and off()):
-        yield _NOTHING
-        return
-    with _working(start_model(call, parent=parent, tracer=tracer), parent, quiet) as opened:
-        yield opened
+def in_tool(context: Context) -> Context:
+    """A context inside a tool call: what is asked of others there is part of that call."""
+    return otel.set_value(_TOOL, otel.get_value(RUN, context) or True, context)
 
 
-@contextmanager
-def tool_span(
-    call: ToolCall, *, parent: SpanContext | None = None, tracer: Tracer | None = None, quiet: Quiet = ()
-) -> Iterator[Open]:
-    """`execute_tool {tool}` round a tool call. Parent: the one given, else the ambient current span."""
-    if suppressed() or (tracer is None and off()):
-        yield _NOTHING
-        return
-    span = start(f"{names.EXECUTE_TOOL} {call.name}", _of_tool(call), parent=parent, tracer=tracer)
-    with _working(span, parent, quiet) as opened:
-        yield opened
+def inside_tool() -> bool:
+    """Whether a tool call is around this one, and no graph between the two."""
+    found = otel.get_value(_TOOL)
+    return found is not None and found is (otel.get_value(RUN) or True)
+
+
+def apart(context: Context) -> Context:
+    """The same context for somebody who was called from elsewhere: around him is no graph, conversation or tool."""
+    return Context({key: value for key, value in context.items() if key not in (RUN, _CONVERSATION, _TOOL)})
 
 
 @contextmanager
 def work_span(
     name: str, facts: Facts, *, parent: SpanContext | None = None, tracer: Tracer | None = None
 ) -> Iterator[Open]:
-    """A span of the engine's own work (`prefill`, `decode`, `kv.restore` ...). Parent as above."""
-    if suppressed() or (tracer is None and off()):
-        yield _NOTHING
+    """A span of the engine's own work (`constrain`, `kv.fork` ...). Parent: given, else ambient; without one, none."""
+    alone = parent is None and not trace.get_current_span().get_span_context().is_valid
+    if alone or suppressed() or (tracer is None and off()):
+        yield NOTHING
         return
-    with _working(start(name, facts, parent=parent, tracer=tracer), parent, ()) as opened:
+    with working(Open(start(name, facts, parent=parent, tracer=tracer)), parent, ()) as opened:
         yield opened
-
-
-def start_model(call: ModelCall, *, parent: SpanContext | None = None, tracer: Tracer | None = None) -> Span:
-    """The span of `model_span`, not current, for streams; whoever starts it calls `finish`."""
-    kind = SpanKind.INTERNAL if call.embedded else SpanKind.CLIENT
-    return start(f"{names.CHAT} {call.model}", _of_model(call), parent=parent, tracer=tracer, kind=kind)
 
 
 def start(
@@ -205,36 +201,74 @@ def start(
     parent: SpanContext | None = None,
     tracer: Tracer | None = None,
     kind: SpanKind = SpanKind.INTERNAL,
+    links: Sequence[Link] = (),
+    begun: int | None = None,
+    options: Options | None = None,
 ) -> Span:
-    """A span that is not current; whoever starts it calls `finish`."""
-    chosen = tracer or _tracer()
-    return chosen.start_span(name, context=under(parent), kind=kind, attributes=facts)
+    """A span that is not current; whoever starts it calls `finish`. `begun`: nanoseconds since the epoch."""
+    options = options or in_use()
+    if options.dialects:
+        facts = dialects.at_start(facts, options, links=links, outermost=otel.get_value(RUN) is None)
+    chosen = tracer or _tracer(options.tracer_provider)
+    return chosen.start_span(name, under(parent), kind, facts, links, begun)
 
 
-def finish(span: Span, error: BaseException | None = None, *, quiet: Quiet = ()) -> Outcome:
+def tell(span: Span, facts: Facts, options: Options | None = None) -> None:
+    """Sets attributes that became known later, in all the words that are asked for."""
+    if facts and span.is_recording():
+        options = options or in_use()
+        span.set_attributes(dialects.later(facts, options) if options.dialects else facts)
+
+
+def finish(
+    span: Span,
+    error: BaseException | None = None,
+    *,
+    quiet: Quiet = (),
+    options: Options | None = None,
+    policies: content.Policies = (),
+) -> Outcome:
     """Ends a span as its work ended, and says how that was."""
-    outcome = note(span, error, quiet=quiet)
+    outcome = note(span, error, quiet=quiet, options=options, policies=policies)
     span.end()
     return outcome
 
 
-def note(span: Span, error: BaseException | None, *, quiet: Quiet = ()) -> Outcome:
-    """Writes on a span how its work ended, without ending it."""
+def note(
+    span: Span,
+    error: BaseException | None,
+    *,
+    quiet: Quiet = (),
+    options: Options | None = None,
+    policies: content.Policies = (),
+) -> Outcome:
+    """Writes on a span how its work ended, without ending it. What an exception says is content."""
+    outcome = outcome_of(error, quiet)
+    if outcome in ("cancelled", "closed"):
+        span.set_attribute(names.OUTCOME, outcome)
+    if error is not None and outcome == "error" and span.is_recording():
+        options = options or in_use()
+        tell(span, {names.ERROR_TYPE: type_name(error)}, options)
+        span.add_event(names.EXCEPTION, content.of_exception(error, options, policies))
+        span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+    return outcome
+
+
+def outcome_of(error: BaseException | None, quiet: Quiet = ()) -> Outcome:
+    """How work has ended that ended with this."""
     match error:
         case None:
             return "done"
         case asyncio.CancelledError():
-            span.set_attribute(names.OUTCOME, "cancelled")
             return "cancelled"
         case GeneratorExit():
-            span.set_attribute(names.OUTCOME, "closed")
             return "closed"
-        case _ if isinstance(error, quiet):
-            return "quiet"
-    span.set_attribute(names.ERROR_TYPE, type_name(error))
-    span.record_exception(error)
-    span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-    return "error"
+    return "quiet" if isinstance(error, quiet) else "error"
+
+
+def failure(error: BaseException | None, quiet: Quiet = ()) -> str | None:
+    """The `error.type` of work that ended with this; None if it has not failed."""
+    return type_name(error) if error is not None and outcome_of(error, quiet) == "error" else None
 
 
 def under(parent: SpanContext | None) -> Context:
@@ -245,66 +279,26 @@ def under(parent: SpanContext | None) -> Context:
     return trace.set_span_in_context(trace.NonRecordingSpan(parent), ambient)
 
 
-def type_name(error: BaseException) -> str:
-    """The class of an exception as `error.type` wants it: module and name, builtins bare."""
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
 @contextmanager
-def _working(span: Span, parent: SpanContext | None, quiet: Quiet) -> Iterator[Open]:
+def working(opened: Open, parent: SpanContext | None, quiet: Quiet, *, current: bool = True) -> Iterator[Open]:
+    """Works under a span, which is current meanwhile unless that is not wanted, and ends it."""
     error: BaseException | None = None
     try:
-        with Active(trace.set_span_in_context(span, under(parent))):
-            yield Open(span)
+        with Active(trace.set_span_in_context(opened.span, under(parent))) if current else nullcontext():
+            yield opened
     except BaseException as raised:
         error = raised
         raise
     finally:
-        finish(span, error, quiet=quiet)
+        finish(opened.span, error, quiet=quiet, options=opened.options, policies=opened.policies)
 
 
-def _of_model(call: ModelCall) -> dict[str, Value]:
-    found: Mapping[str, Value | None] = {
-        names.OPERATION: names.CHAT,
-        names.PROVIDER: call.provider,
-        names.REQUEST_MODEL: call.model,
-        names.REQUEST_MAX_TOKENS: call.max_tokens,
-        names.REQUEST_TEMPERATURE: call.temperature,
-        names.REQUEST_TOP_P: call.top_p,
-        names.REQUEST_TOP_K: call.top_k,
-        names.REQUEST_SEED: call.seed,
-        names.REQUEST_STOP: tuple(call.stop) or None,
-        names.REQUEST_STREAM: call.stream,
-        names.OUTPUT_TYPE: call.output,
-        names.SERVER_ADDRESS: call.server,
-        names.SERVER_PORT: call.port,
-    }
-    return _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
+def _nowhere() -> bool:
+    return in_use().tracer_provider is None and isinstance(trace.get_tracer_provider(), _NOBODY)
 
 
-def _of_tool(call: ToolCall) -> dict[str, Value]:
-    found: Mapping[str, Value | None] = {
-        names.OPERATION: names.EXECUTE_TOOL,
-        names.TOOL: call.name,
-        names.TOOL_CALL_ID: call.id,
-        names.TOOL_TYPE: call.kind,
-        names.TOOL_DESCRIPTION: call.description or None,
-    }
-    return _present(found) | names.conversation(call.conversation or current_conversation()) | dict(call.facts)
-
-
-def _present(found: Mapping[str, Value | None]) -> dict[str, Value]:
-    return {key: value for key, value in found.items() if value is not None}
-
-
-@cache
-def _version() -> str:
-    try:
-        return version(names.SCOPE)
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"
-
-
+_tracers: WeakKeyDictionary[TracerProvider, Tracer] = WeakKeyDictionary()
 _tracer = tracer  # the functions above have a parameter of this name
-_NOTHING = Open(trace.INVALID_SPAN)
+_NOBODY = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+NOTHING = Open(trace.INVALID_SPAN)
+"""What is given out where nothing is traced."""

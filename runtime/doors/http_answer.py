@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -59,6 +59,14 @@ class Stamp:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
+
+    def usage(self, answers: Iterable[Answer | None], wanted: Wanted) -> dict[str, Any]:
+        """What the request used, as far as its answers have come."""
+        return usage_of([answer.facts for answer in answers if answer is not None], wanted, cached=self.cached)
+
+    def last(self, kind: str, answers: Iterable[Answer | None], wanted: Wanted) -> list[dict[str, Any]]:
+        """The chunk with which a stream ends where its usage is wanted."""
+        return [{**self.head(kind), "choices": [], "usage": self.usage(answers, wanted)}] if wanted.usage else []
 
 
 def usage_of(facts: Sequence[Facts], wanted: Wanted, *, cached: bool) -> dict[str, Any]:

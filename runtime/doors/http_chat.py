@@ -9,7 +9,7 @@ from ...tools import ArgumentsDelta, Call, CallBegun, TextDelta, read_choice, re
 from ..answer import Answer
 from ..ask import Ask, Message
 from ..errors import BadRequest
-from .http_answer import Part, Spelling, Stamp, usage_of
+from .http_answer import Part, Spelling, Stamp
 from .http_fields import Fields
 from .http_messages import Memory, read_messages
 from .http_wanted import (
@@ -93,7 +93,8 @@ class ChatForm:
             }
             for choice in self._choices
         ]
-        return {**self._stamp.head("chat.completion"), "choices": choices, "usage": self._usage()}
+        usage = self._stamp.usage((choice.answer for choice in self._choices), self._wanted)
+        return {**self._stamp.head("chat.completion"), "choices": choices, "usage": usage}
 
     def begin(self) -> list[dict[str, Any]]:
         """The chunks with which a stream begins."""
@@ -114,9 +115,7 @@ class ChatForm:
 
     def end(self) -> list[dict[str, Any]]:
         """The chunks with which a stream ends."""
-        if not self._wanted.usage:
-            return []
-        return [{**self._stamp.head("chat.completion.chunk"), "choices": [], "usage": self._usage()}]
+        return self._stamp.last("chat.completion.chunk", (choice.answer for choice in self._choices), self._wanted)
 
     def _chunk(self, choice: _Choice, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         logprobs = self._logprobs(choice.untold) if choice.untold else None
@@ -127,10 +126,6 @@ class ChatForm:
 
     def _logprobs(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
         return {"content": list(entries), "refusal": None} if self._wanted.logprobs else None
-
-    def _usage(self) -> dict[str, Any]:
-        facts = [choice.answer.facts for choice in self._choices if choice.answer is not None]
-        return usage_of(facts, self._wanted, cached=self._stamp.cached)
 
 
 @dataclass(slots=True)

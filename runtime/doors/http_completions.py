@@ -11,7 +11,7 @@ from ..answer import Answer
 from ..ask import Ask
 from ..errors import BadRequest
 from ..ticket import Piece
-from .http_answer import Part, Spelling, Stamp, usage_of
+from .http_answer import Part, Spelling, Stamp
 from .http_fields import Fields
 from .http_wanted import (
     CHOICES,
@@ -81,7 +81,8 @@ class CompletionForm:
             }
             for choice in self._choices
         ]
-        return {**self._stamp.head("text_completion"), "choices": choices, "usage": self._usage()}
+        usage = self._stamp.usage((choice.answer for choice in self._choices), self._wanted)
+        return {**self._stamp.head("text_completion"), "choices": choices, "usage": usage}
 
     def begin(self) -> list[dict[str, Any]]:
         """The chunks with which a stream begins."""
@@ -112,9 +113,7 @@ class CompletionForm:
 
     def end(self) -> list[dict[str, Any]]:
         """The chunks with which a stream ends."""
-        if not self._wanted.usage:
-            return []
-        return [{**self._stamp.head("text_completion"), "choices": [], "usage": self._usage()}]
+        return self._stamp.last("text_completion", (choice.answer for choice in self._choices), self._wanted)
 
     def _ids(self, choice: _Choice, tokens: list[int], *, first: bool) -> dict[str, Any]:
         if not self._wanted.ids:
@@ -137,10 +136,6 @@ class CompletionForm:
             "top_logprobs": tops if self._wanted.sampling.logprobs else None,
             "text_offset": offsets,
         }
-
-    def _usage(self) -> dict[str, Any]:
-        facts = [choice.answer.facts for choice in self._choices if choice.answer is not None]
-        return usage_of(facts, self._wanted, cached=self._stamp.cached)
 
 
 @dataclass(slots=True)

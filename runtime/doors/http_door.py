@@ -62,7 +62,7 @@ class Door:
         self._name = name
         self._most = most
         self._memory = Memory()
-        self._metrics = Metrics(host)
+        self._metrics = Metrics()
         self._speaker = cast(Speaker, host.engine) if host.can.tokens else None
         speaker = self._speaker
         self._spelling = Spelling(speaker.tokenizer, speaker.eos) if speaker else Spelling(None, ())
@@ -156,19 +156,14 @@ class Door:
 
     async def _parts(self, request: Request, wanted: Wanted, note: Callable[[Part], None]) -> AsyncGenerator[Part]:
         """The parts of the answers, counted, and what must be done at the end."""
-        clock = asyncio.get_running_loop().time
-        count, arrived, spoken = len(wanted.questions), clock(), False
+        count = len(wanted.questions)
         self._flying += count
         self._metrics.begun(count)
         try:
             async with aclosing(Turns(self._host, wanted, dict(request.headers)).parts(request.receive)) as parts:
                 async for part in parts:
-                    if not spoken and part.piece is not None:
-                        spoken = True
-                        self._metrics.first_token(clock() - arrived)
                     yield part
                     if part.answer is not None:
-                        self._metrics.turn(part.answer.facts)
                         note(part)
         finally:
             self._flying -= count

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Receive
 
-from ...tracing import ModelCall, model_span, parent_of_headers
+from ...tracing import Open, parent_of_headers
 from ..answer import Answering
+from ..calling import calling, tell_answer
 from ..errors import HostClosed, SostenutoError
 from ..host import Host
 from ..ticket import Piece
-from .facts import kv_attributes
 from .http_answer import Part
 from .http_wanted import Question, Wanted
 
@@ -59,13 +60,15 @@ class Turns:
 
     async def _read(self, index: int, entry: asyncio.Lock, told: asyncio.Queue[Any]) -> None:
         question = self.wanted.questions[index]
-        with model_span(self._call(question), parent=parent_of_headers(self.headers)) as span:
+        with self._span(question) as span:
             async with entry:  # in order: of siblings it is always the first that computes the prompt
                 answering = await self._asked(question)
             try:
                 async for chunk in answering.ticket:
                     deltas = answering.take(chunk)
                     piece = chunk if isinstance(chunk, Piece) else None
+                    if self.wanted.stream and piece is not None:
+                        span.chunk()
                     if answering.answer is None or answering.answer.reason != "abort":
                         told.put_nowait(Part(index, deltas, piece, answering.answer))
             finally:
@@ -73,7 +76,13 @@ class Turns:
             if answering.answer is not None and answering.answer.reason == "abort":
                 raise HostClosed("the server broke this answer off, since it is about to end: ask again later")
             if answering.answer is not None:
-                span.set(kv_attributes(answering.answer.facts))
+                tell_answer(span, answering.answer, self.host)
+
+    def _span(self, question: Question) -> AbstractContextManager[Open]:
+        session, parent = self.wanted.caller.session or None, parent_of_headers(self.headers)
+        return calling(
+            self.host, question.ask, conversation=session, stream=self.wanted.stream, served=True, parent=parent
+        )
 
     async def _asked(self, question: Question) -> Answering:
         """Hand the question in. A long prompt or a new grammar takes time, so others are served meanwhile."""
@@ -88,21 +97,6 @@ class Turns:
         if question.tokens is None:
             return self.host.ask(question.ask)
         return self.host.resume(question.ask, question.tokens)
-
-    def _call(self, question: Question) -> ModelCall:
-        ask, sampling = question.ask, question.ask.sampling
-        return ModelCall(
-            self.host.engine.name,
-            conversation=self.wanted.caller.session or None,
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k or None,
-            seed=sampling.seed,
-            stop=sampling.stop,
-            stream=self.wanted.stream,
-            output="json" if ask.schema is not None else "text",
-        )
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> None:

@@ -13,13 +13,13 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from ...scheduler import ProgramId
 from ...tools import ArgumentsDelta, CallBegun, Delta, TextDelta, read_choice, read_tools
-from ...tracing import ModelCall, Open, model_span, parent_from
+from ...tracing import Open, parent_from
 from ..answer import Answer, Answering
 from ..ask import Ask
+from ..calling import calling, tell_answer
 from ..host import Host
 from ..sampling import Sampling
-from ..ticket import Chunk
-from .facts import kv_attributes
+from ..ticket import Chunk, Piece
 from .langgraph_messages import KEY, read_messages, write_message
 from .langgraph_whence import Whence
 from .langgraph_wrap import Lifecycle, lifecycle_of, program_of
@@ -55,27 +55,19 @@ class Call:
 
     def ask(self) -> Answering:
         """Hand the question in."""
-        self._answering = self._host.ask(self._ask)
+        with self._span.current():
+            self._answering = self._host.ask(self._ask)
         return self._answering
 
     @contextmanager
     def span(self, *, stream: bool) -> Iterator[Open]:
         """The model's span: under the node that called, or where a wrapped run's own tracer says it stands."""
-        sampling = self._ask.sampling
-        call = ModelCall(
-            self._host.engine.name,
-            provider=KEY,
-            conversation=self._whence.thread,
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k or None,
-            seed=sampling.seed,
-            stop=sampling.stop,
-            stream=stream,
-            output="json" if self._ask.schema is not None else "text",
-        )
-        with model_span(call, parent=parent_from(self._whence.manager)) as opened:
+        # A stream's reader must not find the span current between two chunks.
+        under, thread = parent_from(self._whence.manager), self._whence.thread
+        with calling(
+            self._host, self._ask, conversation=thread, stream=stream, parent=under, current=not stream
+        ) as opened:
+            self._span = opened
             yield opened
 
     def result(self, answer: Answer, span: Open) -> ChatResult:
@@ -86,6 +78,8 @@ class Call:
 
     def parts(self, answering: Answering, chunk: Chunk, span: Open) -> Iterator[ChatGenerationChunk]:
         """What a chunk adds to the stream; the last one carries usage and ids."""
+        if isinstance(chunk, Piece):
+            span.chunk()
         for delta in answering.take(chunk):
             yield _part(delta)
         if answering.answer is None:
@@ -96,7 +90,7 @@ class Call:
         yield ChatGenerationChunk(message=last, generation_info={"finish_reason": answering.answer.reason})
 
     def _told(self, answer: Answer, span: Open) -> AIMessage:
-        span.set(kv_attributes(answer.facts))
+        tell_answer(span, answer, self._host)
         if self._lifecycle is not None and self._host.can.fork:
             context = (*self._answering.prompt, *answer.tokens)
             self._lifecycle.moments.came(self._whence, self._host, context)

@@ -157,11 +157,11 @@ async def test_turns_that_wait_hold_no_thread(tiny: Pair, stages: Stages) -> Non
     """Fifty coroutines wait for a pool that one turn fills; their loop's own threads stay free for tools."""
     gate = Gated(tiny.ours, pool_tokens=64)
     stage = stages(gate)
-    before = threading.active_count()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(8, thread_name_prefix="own"))
     readers = [asyncio.create_task(collect(stage.submit(draw(40, seed=n), f"p{n}", max_tokens=2))) for n in range(50)]
     await asyncio.to_thread(gate.wait)
     assert "49 waiting | 1 running" in await asyncio.to_thread(stage.loop.ask)
-    assert threading.active_count() <= before + 2
+    assert sum(thread.name.startswith("own") for thread in threading.enumerate()) <= 2
     gate.open()
     assert {len(chunks) for chunks in await asyncio.gather(*readers)} == {3}
 

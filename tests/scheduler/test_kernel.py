@@ -11,6 +11,7 @@ from sostenuto.scheduler import (
     Cancelled,
     Closed,
     Effect,
+    Evict,
     Finished,
     Forking,
     Grow,
@@ -91,7 +92,7 @@ def test_every_hold_ends_and_its_context_stays_findable() -> None:
     assert isinstance(wake, Wake)
     assert hold.until == wake.at
     (release,) = stage.tell(Tick(), after=wake.at)
-    assert release == Release(ProgramId("a"), "main", 8, "its time is over")
+    assert release == Release(ProgramId("a"), "main", 8, "its time is over", "expired")
     assert stage.kernel.ledger.held == 0
     again = stage.run("a2", range(10), program="a")
     assert (again.reuse, again.why) == (8, "cached")
@@ -104,7 +105,7 @@ def test_closing_releases_at_once_and_what_was_closed_goes_first() -> None:
     stage.run("a1", range(50, 58), program="a")
     stage.pause("a1")
     assert of(Release, stage.tell(Closed(ProgramId("a"), "failed"))) == [
-        Release(ProgramId("a"), "main", 8, "its program failed")
+        Release(ProgramId("a"), "main", 8, "its program failed", "closed")
     ]
     stage.run("b", range(100, 118), program="b")  # takes the four free pages and one more
     known = stage.kernel.ledger.match(root(model="m"), list(range(8))).tokens(PAGE)
@@ -317,4 +318,4 @@ def test_a_hold_that_nobody_tends_gives_way_to_whoever_waits() -> None:
     stage.tell(Arrived(TurnId("a1"), ProgramId("a"), "main", ROOT, tuple(range(12)), 4, tended=False))
     stage.compute("a1", 12)
     stage.pause("a1")
-    assert [type(effect) for effect in stage.arrive("b1", range(100, 116), program="b")] == [Release, Start]
+    assert [type(effect) for effect in stage.arrive("b1", range(100, 116), program="b")] == [Release, Start, Evict]

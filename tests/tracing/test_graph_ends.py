@@ -233,7 +233,7 @@ def test_an_exception_marks_the_node_and_the_run(traced: Any, call: Any) -> None
     assert node.attributes["error.type"] == "LookupError"
     assert node.attributes["langgraph.status"] == "error"
     (event,) = node.events
-    assert (event.name, event.attributes["exception.message"]) == ("exception", "lost")
+    assert (event.name, event.attributes["exception.type"]) == ("exception", "LookupError")
 
 
 def test_when_one_task_fails_its_siblings_are_cancelled_not_failed(traced: Any) -> None:

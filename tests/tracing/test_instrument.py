@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -12,9 +13,21 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import BaseTool
 from langgraph.pregel import Pregel, _runner
 from opentelemetry import context as otel
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
-from sostenuto.tracing import OtherProvider, instrument, instrumented
+from sostenuto.tracing import (
+    BadOption,
+    ModelCall,
+    Options,
+    OtherOptions,
+    OtherProvider,
+    in_use,
+    instrument,
+    instrumented,
+    model_span,
+    use,
+)
 
 PLACES: tuple[tuple[Any, str], ...] = (
     (Pregel, "stream"),
@@ -105,3 +118,54 @@ def test_opening_the_room_imports_neither_langgraph_nor_the_sdk() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_same_options_give_the_same_undo_and_others_are_refused(spans: Any) -> None:
+    def redact(name: str, value: object) -> object:
+        return value
+
+    meters = MeterProvider(shutdown_on_exit=False)
+    chosen: Any = {"meter_provider": meters, "supersteps": False, "content": True, "redact": redact, "langfuse": True}
+    undo = instrument(spans.provider, **chosen)
+    try:
+        assert instrument(spans.provider, **chosen) == undo
+        with pytest.raises(OtherOptions, match="another content and langfuse: call the undo"):
+            instrument(spans.provider, **{**chosen, "content": False, "langfuse": False})
+        with pytest.raises(OtherProvider, match="meter_provider"):
+            instrument(spans.provider, **{**chosen, "meter_provider": None})
+        assert in_use() == Options(spans.provider, **chosen)
+    finally:
+        undo()
+    assert in_use() == Options()
+    again = instrument(spans.provider)
+    assert again != undo
+    again()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"tracer_provider": MeterProvider(shutdown_on_exit=False)}, "TracerProvider of OpenTelemetry, or None"),
+        ({"meter_provider": TracerProvider(shutdown_on_exit=False)}, "expected a MeterProvider"),
+        ({"content": "yes"}, "content: found 'yes', expected True or False"),
+        ({"supersteps": 0}, "supersteps: found 0"),
+        ({"redact": "secret"}, "redact: found 'secret', expected a function"),
+    ],
+)
+def test_a_wrong_option_is_named_and_changes_nothing(wrong: Any, told: str) -> None:
+    with pytest.raises(BadOption, match=re.escape(told)):
+        instrument(**wrong)
+    assert not instrumented()
+
+
+def test_a_program_without_a_graph_chooses_by_use(spans: Any) -> None:
+    use(Options(spans.provider, openinference=True))
+    try:
+        with model_span(ModelCall("m")):
+            pass
+    finally:
+        use(None)
+    with model_span(ModelCall("n")):
+        pass
+    assert spans.tree() == ["chat m"]
+    assert spans.one("chat m").attributes["openinference.span.kind"] == "LLM"

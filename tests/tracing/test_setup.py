@@ -34,7 +34,7 @@ from sostenuto.tracing import (
     records_of,
     render_tree,
 )
-from sostenuto.tracing.setup import encode
+from sostenuto.tracing.encode import encode
 
 ASK: Any = {"messages": [("user", "go")]}
 

@@ -157,6 +157,7 @@ class Seen:
 
     def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[Ask] = []
+        self.handed_in = self.ended = 0
         self.begun = threading.Semaphore(0)
         self.over = threading.Semaphore(0)
         ask, resume = host.ask, host.resume
@@ -167,12 +168,15 @@ class Seen:
 
         def resuming(wanted: Ask, *rest: Any, **more: Any) -> Answering:
             answering = resume(wanted, *rest, **more)
+            self.handed_in += 1
             self.begun.release()
-            cancel = answering.ticket.cancel
+            cancel, told = answering.ticket.cancel, threading.Lock()
 
             def cancelling() -> None:
                 cancel()
-                self.over.release()
+                if told.acquire(blocking=False):  # a sign for each answer, however often it is given up
+                    self.ended += 1
+                    self.over.release()
 
             monkeypatch.setattr(answering.ticket, "cancel", cancelling)
             return answering

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...tracing import names
-from ..ticket import Facts
+from ..tracing import names
+from .answer import Answer
+from .ticket import Facts
+
+
+def answer_attributes(answer: Answer, model: str) -> dict[str, Any]:
+    """What came of a call: how its answer ended, and what became of its context."""
+    return {
+        names.RESPONSE_MODEL: model,
+        names.RESPONSE_ID: answer.facts.turn,
+        names.FINISH_REASONS: ("tool_call" if answer.calls else answer.reason,),
+        **kv_attributes(answer.facts),
+    }
 
 
 def kv_attributes(facts: Facts) -> dict[str, Any]:
@@ -22,8 +33,9 @@ def kv_attributes(facts: Facts) -> dict[str, Any]:
         names.POLICY: facts.policy,
         names.KV_HIT_TOKENS: facts.reused_tokens,
         names.KV_COMPUTED_TOKENS: facts.computed_tokens + facts.recomputed_tokens,
+        names.KV_RECOMPUTED_TOKENS: facts.recomputed_tokens + facts.lost_tokens,
         names.KV_TIER: "device",
-        names.KV_WHY: facts.why,
+        names.KV_WHY: facts.lost_why or facts.why,
         names.QUEUE_SECONDS: facts.queued_s,
         **reason,
     }
