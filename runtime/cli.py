@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm and replay. The only file that reads the environment."""
+"""The command line: demo, serve, vllm, replay and trace. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..scheduler import POLICIES, NotTheSame
+from ..tracing import Options as Tracing
+from ..tracing import TracingError, provider, use
+from .cli_trace import trace_options, trace_shown
 from .errors import SostenutoError
 from .host import Host
 from .journal import replay
@@ -29,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
     again.add_argument("journal", type=Path, metavar="FILE")
+    trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:cut])
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{options.command} hands nothing on: found {' '.join(given[cut:])}")
     try:
         return _COMMANDS[options.command](options)
-    except (SostenutoError, NotTheSame, ValueError, OSError) as error:
+    except (SostenutoError, TracingError, NotTheSame, ValueError, OSError) as error:
         print(f"sostenuto: {error}", file=sys.stderr)
         return 1
 
@@ -56,11 +61,15 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("sostenuto-demo"), metavar="DIR", help="where trace and journal go"
     )
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="the trace as OTLP JSON (default: in --out)")
+    _trace_options(parser, " (default: in --out)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def _trace_options(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
+    parser.add_argument("--trace", type=Path, metavar="FILE", help=f"the trace as OTLP JSON{otherwise}")
     parser.add_argument(
         "--otlp", nargs="?", const="", metavar="URL", help="send spans by OTLP, to URL or as OTEL_* say"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +126,7 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--open", action="store_true", help="listen beyond loopback without keys")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="write every event of the schedule there")
+    _trace_options(parser)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -125,7 +135,13 @@ def _serve(options: argparse.Namespace) -> int:
 
     keys = None if options.keys is None else _keys(options.keys)
     engine = open_engine(_wanted(options, options.pool_tokens))
-    with Host(engine, policy=options.policy, journal=options.journal) as host:
+    with ExitStack() as stack:
+        if options.trace is not None or options.otlp is not None:
+            otlp = options.otlp or options.otlp is not None  # without an address: as the variables say
+            tracer = provider("sostenuto-serve", trace_file=options.trace, otlp=otlp)
+            stack.callback(tracer.shutdown)
+            use(Tracing(tracer))
+        host = stack.enter_context(Host(engine, policy=options.policy, journal=options.journal))
         serve(host, bind=options.bind, port=options.port, keys=keys, open=options.open, name=options.name)
     return 0
 
@@ -186,7 +202,15 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay}
+def _trace(options: argparse.Namespace) -> int:
+    try:
+        print(trace_shown(options), flush=True)
+    except BrokenPipeError:  # who read it has seen enough; nothing is left to complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay, "trace": _trace}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -69,6 +69,7 @@ class Lives:
         self._past: OrderedDict[str, _Past] = OrderedDict()
         self._size = 0
         self._travelled: dict[str, str] = {}
+        self._ending: tuple[Turn, tuple[str, ...]]
 
     def heard(self, event: Event) -> None:
         """Something was reported from outside: perhaps a program's next turn goes on from an older checkpoint."""
@@ -90,8 +91,16 @@ class Lives:
             how = names.KV_ROLLBACK
         turn.known = Known(shared, past.why, how, past.hold)
 
-    def held(self, turn: Turn, hold: Hold, tools: Sequence[str], now: float) -> None:
-        """A turn has ended by calling tools, and its context stays."""
+    def ends(self, turn: Turn, tools: Sequence[str], now: float) -> None:
+        """A turn is about to end, by calling these tools if there are any: what follows may hold its context."""
+        turn.passages.end(now)
+        self._ending = (turn, tuple(tools))
+        if turn.started and turn.job.tokens:
+            self._remember(turn)
+
+    def held(self, hold: Hold, now: float) -> None:
+        """The context of the turn that ends stays. It may have to give way in the same moment."""
+        turn, tools = self._ending
         span = None
         if turn.request.place is not None and not off():
             facts: dict[str, Value] = {
@@ -101,7 +110,7 @@ class Lives:
                 names.KV_BLOCKS: hold.pages,
                 names.KV_TIER: "device",
                 names.HOLD_WHY: hold.why,
-                names.HOLD_TOOLS: tuple(tools),
+                names.HOLD_TOOLS: tools,
                 names.HELD_UNTIL: self._zero() / 1e9 + hold.until,
             }
             span = begin_span(names.KV_HOLD, facts, under=turn.request.place, begun=self._unix(now))
@@ -128,12 +137,9 @@ class Lives:
         facts = {names.KV_WHY: release.why}
         held.span.ended(facts, at=at, events=() if release.how == "resumed" else (lost,))
 
-    def over(self, turn: Turn, came: Facts | BaseException, now: float) -> None:
+    def over(self, turn: Turn, came: Facts | BaseException) -> None:
         """A turn is over, with these facts, or without any because it failed."""
-        turn.passages.end(now)
         facts = came if isinstance(came, Facts) else None
-        if turn.started:
-            self._remember(turn)
         record_turn(self._numbers(turn, came))
         if turn.request.place is None or off():
             return

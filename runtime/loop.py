@@ -279,6 +279,7 @@ class Loop:
             case Wake():
                 self._set_alarm()
             case Hold(program=program, branch=branch, until=until):
+                self._lives.held(effect, self._now())
                 self._clock.hold(lease_key(program, branch), until - self._now())
             case Release(program=program, branch=branch):
                 self._lives.released(effect, self._now())
@@ -340,17 +341,15 @@ class Loop:
         turn = self._forget(name)
         assert turn is not None  # whoever calls has just seen it
         tools = turn.request.tools_called("".join(turn.text), reason)
+        self._lives.ends(turn, tools, self._now())
         effects = self._post(Paused(name, tools) if tools else Finished(name))
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
         if hold is None:
             self._clock.release(turn.job.key)  # what an engine keeps by itself for a while is not needed either
         now = self._now()
-        turn.passages.end(now)
         tell = turn.counted if self.engine.can.preempt else turn.told
         facts = tell(kept(hold, now, time.time()), self.kernel.policy.name, self._weights.version)
-        self._lives.over(turn, facts, now)
-        if hold is not None:
-            self._lives.held(turn, hold, tools, now)
+        self._lives.over(turn, facts)
         turn.ticket.put(Ended(reason, facts))
 
     def _cut(self, name: TurnId) -> None:
@@ -372,7 +371,8 @@ class Loop:
     def _finish(self, name: TurnId, fault: BaseException) -> None:
         turn = self._forget(name)
         if turn is not None:
-            self._lives.over(turn, fault, self._now())
+            self._lives.ends(turn, (), self._now())
+            self._lives.over(turn, fault)
             turn.ticket.put(fault)
             self._post(Cancelled(name))
 

@@ -121,6 +121,27 @@ def test_what_gave_way_says_so_and_what_it_cost_is_told_where_it_is_paid(
     assert [link.span_id for link in restore.links] == [hold.span_id]
 
 
+def test_a_hold_that_gives_way_in_the_moment_in_which_it_begins_is_told_all_the_same(
+    tiny: Pair, stages: Stages, trace: Trace
+) -> None:
+    gate = Gated(tiny.ours, pool_tokens=96)
+    stage = stages(gate)
+    gate.let(2)
+    _, told = call(stage, draw(8), "search", program="older", max_tokens=2)
+    with model_span(Asked("tiny")) as span:
+        ticket = stage.submit(draw(40, seed=5), "b", place=span.context, tools_called=lambda *_: ("x",), max_tokens=2)
+        for _ in range(3):
+            gate.wait()  # two steps of the older one, and this one's first
+        again = stage.submit([*draw(8), *told.tokens, *draw(50, seed=6)], "older", place=span.context)
+        gate.open()
+        read(ticket)
+        read(again)
+    hold = next(one for one in trace.named("kv.hold") if one.attributes[names.PROGRAM] == "b")
+    assert hold.attributes[names.KV_WHY] == "room for older"
+    assert [event.name for event in hold.events] == ["kv.demote"]
+    assert hold.start <= hold.end
+
+
 def test_a_context_that_nobody_held_and_that_is_gone_is_counted_as_computed_twice(tiny: Pair, stages: Stages) -> None:
     stage = stages(tiny.ours, pool=96)
     told = stage.say(draw(40), "a", max_tokens=4)
@@ -230,7 +251,10 @@ def test_a_session_tells_of_its_calls_marks_forks_and_rollbacks(tiny: Pair, trac
 def test_what_a_grammar_costs_to_build_stands_under_the_call(packaged: Pair, trace: Trace) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     sampling = Sampling(max_tokens=24)
-    with Host(TorchEngine(packaged.ours, pool_tokens=512)) as host, Session(host, schema=schema, sampling=sampling) as one:
+    with (
+        Host(TorchEngine(packaged.ours, pool_tokens=512)) as host,
+        Session(host, schema=schema, sampling=sampling) as one,
+    ):
         one.read([Message("user", "A number?")])
         one.generate()
     model = trace.one(f"chat {host.engine.name}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 
 CALL = AIMessage("", tool_calls=[{"name": "twice", "args": {"number": 4}, "id": "call-1"}])
 DONE = AIMessage("8")
+
+
+class State(TypedDict, total=False):
+    answer: str
 
 
 @pytest.fixture(params=WAYS)
@@ -66,20 +71,28 @@ def side(spans: Spans, name: str, kind: SpanKind) -> ReadableSpan:
     return found
 
 
-def twice_with(session: Any) -> Any:
+def agent_with(session: Any) -> Any:
+    """An agent whose tool asks a server."""
+
     @tool
     async def twice(number: int) -> str:
         """Doubles a number elsewhere."""
         result = await session.call_tool("double", {"number": number})
         return str(result.content[0].text)
 
-    return twice
+    return create_agent(Scripted(answers=[CALL, DONE]), [twice], name="sums")
+
+
+def graph(name: str, body: Callable[[Any], Any]) -> Any:
+    """A graph of one node."""
+    made: Any = StateGraph(State)
+    return made.add_node("work", body).add_edge(START, "work").compile(name=name)
 
 
 async def test_one_trace_leads_from_the_agent_into_the_servers_handler(traced: Spans, way: str) -> None:
     async with connected(peer(traced), way) as session:
         traced.exporter.clear()
-        agent = create_agent(Scripted(answers=[CALL, DONE]), [twice_with(session)], name="sums")
+        agent = agent_with(session)
         told = await agent.ainvoke({"messages": [("user", "2 * 4?")]})
     assert told["messages"][-1].content == "8"
     assert traced.path(traced.one("in double")) == [
@@ -99,7 +112,7 @@ async def test_one_trace_leads_from_the_agent_into_the_servers_handler(traced: S
 
 async def test_a_tool_call_says_execute_tool_once(traced: Spans, way: str) -> None:
     async with connected(peer(traced), way) as session:
-        agent = create_agent(Scripted(answers=[CALL, DONE]), [twice_with(session)], name="sums")
+        agent = agent_with(session)
         await agent.ainvoke({"messages": [("user", "2 * 4?")]})
         under_a_tool = [each.name for each in traced.all if told(each).get("gen_ai.operation.name") == "execute_tool"]
         traced.exporter.clear()
@@ -113,11 +126,11 @@ async def test_a_tool_call_says_execute_tool_once(traced: Spans, way: str) -> No
 async def test_what_an_agent_inside_a_tool_calls_is_a_tool_call_of_its_own(traced: Spans) -> None:
     async with connected(peer(traced)) as session:
 
-        async def ask(state: dict[str, Any]) -> dict[str, Any]:
+        async def ask(state: State) -> State:
             await session.call_tool("double", {"number": 1})
             return state
 
-        inner = StateGraph(dict).add_node("ask", ask).add_edge(START, "ask").compile(name="inner")
+        inner = graph("inner", ask)
 
         @tool
         async def twice(number: int) -> str:
@@ -155,25 +168,31 @@ async def test_each_request_has_a_span_on_both_sides_that_says_what_it_is_about(
 
 async def test_a_request_belongs_to_its_graphs_conversation_and_its_handler_does_not(traced: Spans) -> None:
     server = peer(traced)
-    handled = StateGraph(dict).add_node("work", lambda state: state).add_edge(START, "work").compile(name="handled")
+    handled = graph("handled", lambda state: state)
+
+    @tool
+    def remember(text: str) -> str:
+        """Remembers."""
+        return text
 
     @server.tool()  # type: ignore[untyped-decorator]
     async def think() -> str:
-        """Runs a graph."""
+        """Runs a graph, and uses a tool."""
         await handled.ainvoke({})
-        return "done"
+        return str(await remember.ainvoke({"text": "all of it"}))
 
-    async def ask(state: dict[str, Any]) -> dict[str, Any]:
+    async def ask(state: State) -> State:
         async with connected(server) as session:  # so that the server runs where the graph runs
             await session.call_tool("think", {})
         return state
 
-    graph = StateGraph(dict).add_node("ask", ask).add_edge(START, "ask").compile(name="asking")
-    await graph.ainvoke({}, {"configurable": {"thread_id": "anna"}})
+    await graph("asking", ask).ainvoke({}, {"configurable": {"thread_id": "anna"}})
     client, server_side = traced.named("tools/call think")
     assert told(client)["gen_ai.conversation.id"] == "anna"
     assert "gen_ai.conversation.id" not in told(server_side)
-    assert traced.parent(traced.one("invoke_workflow handled")) is server_side
+    used = traced.one("execute_tool remember")
+    assert "gen_ai.conversation.id" not in told(used)
+    assert traced.parent(used) is traced.parent(traced.one("invoke_workflow handled")) is server_side
 
 
 async def test_a_server_in_another_process_goes_on_with_the_trace(traced: Spans, tmp_path: Path) -> None:
@@ -181,7 +200,7 @@ async def test_a_server_in_another_process_goes_on_with_the_trace(traced: Spans,
     server = mcp.StdioServerParameters(command=sys.executable, args=[str(program), str(file)], env=dict(os.environ))
     async with mcp.stdio_client(server) as (read, write), mcp.ClientSession(read, write) as session:
         await session.initialize()
-        agent = create_agent(Scripted(answers=[CALL, DONE]), [twice_with(session)], name="sums")
+        agent = agent_with(session)
         with traced.tracer.start_as_current_span("caller") as caller:
             await agent.ainvoke({"messages": [("user", "2 * 4?")]})
     elsewhere = {each.span_id: each for each in read_otlp_json(file)}
