@@ -46,6 +46,8 @@ class Instrumentor:
     """The environment variables it is configured by."""
     exporting: bool = True
     """False: no provider is configured at all."""
+    modules: Sequence[str] = ()
+    """What it imports when it is switched on."""
 
 
 class Nowhere(SpanExporter):
@@ -105,6 +107,7 @@ def _langfuse(provider: TracerProvider) -> On:
 
 
 def _langsmith(provider: TracerProvider) -> On:
+    import_module("langsmith.utils").get_env_var.cache_clear()  # it may have looked before it was configured
     # Without a time limit it now and then waits for ever for runs that its threads have lost count of.
     client = import_module("langchain_core.tracers.langchain").get_client()
     return On(flush=lambda: client.flush(timeout=5))
@@ -148,44 +151,58 @@ def use(instrumentor: Instrumentor, provider: TracerProvider) -> On:
     return instrumentor.switch_on(provider)
 
 
-_NO_CONTENT = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "false"}
-
 NONE = Instrumentor("none", lambda _: On())
 OURS = Instrumentor("sostenuto", _ours, "sostenuto")
 PLAIN = Instrumentor("sostenuto, no supersteps", _ours_plain, "sostenuto")
 SILENT = Instrumentor("sostenuto, no provider", _ours_silent, "sostenuto", exporting=False)
-PEERS = (
-    Instrumentor("OpenInference", _openinference, "openinference-instrumentation-langchain"),
-    Instrumentor(
-        "OpenLLMetry",
-        _openllmetry,
-        "opentelemetry-instrumentation-langchain",
-        variables={"TRACELOOP_TRACE_CONTENT": "false"},
-    ),
-    Instrumentor(
-        "OpenTelemetry GenAI",
-        _genai,
-        "opentelemetry-instrumentation-genai-langchain",
-        nodes=False,
-        variables=_NO_CONTENT,
-    ),
-    Instrumentor("Langfuse", _langfuse, "langfuse"),
-    Instrumentor(
-        "LangSmith, OTel mode",
-        _langsmith,
-        "langsmith",
-        variables={
-            "LANGSMITH_TRACING": "true",
-            "LANGSMITH_TRACING_MODE": "otel",
-            "LANGSMITH_HIDE_INPUTS": "true",
-            "LANGSMITH_HIDE_OUTPUTS": "true",
-        },
-    ),
-    Instrumentor(
-        "LoongSuite", _loongsuite, "loongsuite-instrumentation-langchain", environment="two", variables=_NO_CONTENT
-    ),
-    Instrumentor("OpenLIT", _openlit, "openlit", environment="two"),
-    Instrumentor(
-        "Splunk", _splunk, "splunk-otel-instrumentation-langchain", environment="three", variables=_NO_CONTENT
-    ),
+OPENINFERENCE = Instrumentor(
+    "OpenInference",
+    _openinference,
+    "openinference-instrumentation-langchain",
+    modules=("openinference.instrumentation.langchain",),
 )
+OPENLLMETRY = Instrumentor(
+    "OpenLLMetry",
+    _openllmetry,
+    "opentelemetry-instrumentation-langchain",
+    variables={"TRACELOOP_TRACE_CONTENT": "false"},
+    modules=("opentelemetry.instrumentation.langchain",),
+)
+GENAI = Instrumentor(
+    "OpenTelemetry GenAI",
+    _genai,
+    "opentelemetry-instrumentation-genai-langchain",
+    nodes=False,
+    variables={"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT"},
+    modules=("opentelemetry.instrumentation.genai.langchain",),
+)
+LANGFUSE = Instrumentor("Langfuse", _langfuse, "langfuse", modules=("langfuse", "langfuse.langchain"))
+LANGSMITH = Instrumentor(
+    "LangSmith, OTel mode",
+    _langsmith,
+    "langsmith",
+    variables={
+        "LANGSMITH_TRACING": "true",
+        "LANGSMITH_TRACING_MODE": "otel",
+        "LANGSMITH_HIDE_INPUTS": "true",
+        "LANGSMITH_HIDE_OUTPUTS": "true",
+    },
+)
+LOONGSUITE = Instrumentor(
+    "LoongSuite",
+    _loongsuite,
+    "loongsuite-instrumentation-langchain",
+    environment="two",
+    variables={"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT"},
+    modules=("opentelemetry.instrumentation.langchain", "opentelemetry.instrumentation.langgraph"),
+)
+OPENLIT = Instrumentor("OpenLIT", _openlit, "openlit", environment="two", modules=("openlit",))
+SPLUNK = Instrumentor(
+    "Splunk",
+    _splunk,
+    "splunk-otel-instrumentation-langchain",
+    environment="three",
+    variables={"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "false"},
+    modules=("opentelemetry.instrumentation.langchain",),
+)
+PEERS = (OPENINFERENCE, OPENLLMETRY, GENAI, LANGFUSE, LANGSMITH, LOONGSUITE, OPENLIT, SPLUNK)

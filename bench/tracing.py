@@ -94,7 +94,7 @@ def python(instrumentor: Instrumentor) -> Path:
 def variables(instrumentor: Instrumentor) -> dict[str, str]:
     """The environment of its processes: nobody else's settings, and the same hashes for all."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "LANG", "TRACELOOP_"))}
-    return kept | {"PYTHONHASHSEED": "0"} | instrumentor.variables
+    return {**kept, "PYTHONHASHSEED": "0", **instrumentor.variables}
 
 
 def versions(instrumentor: Instrumentor) -> str:
@@ -122,7 +122,7 @@ def _measure(chosen: Sequence[Instrumentor], costs: Costs, asked: argparse.Names
 
 @contextmanager
 def _worker(instrumentor: Instrumentor, asked: argparse.Namespace) -> Iterator[subprocess.Popen[str]]:
-    command = [python(instrumentor), "-P", "-m", "sostenuto.bench.tracing_worker"]
+    command = [str(python(instrumentor)), "-P", "-m", "sostenuto.bench.tracing_worker"]
     with subprocess.Popen(
         [*command, instrumentor.name, str(asked.steps), str(asked.turns)],
         stdin=subprocess.PIPE,

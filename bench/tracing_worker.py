@@ -58,6 +58,8 @@ class Scripted(BaseChatModel):
     """Asks for the tool every time but the last, at once."""
 
     turns: int
+    model_name: str = "scripted"
+    """Some trace no model that does not say its name."""
 
     @property
     def _llm_type(self) -> str:

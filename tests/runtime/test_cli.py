@@ -46,6 +46,24 @@ def test_a_server_in_front_of_another_serves_its_keys_and_names(tmp_path: Path) 
     assert told["usage"]["prompt_tokens_details"]["cached_tokens"] == 4
 
 
+def test_a_server_writes_its_side_of_a_trace_and_the_command_line_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, above = tmp_path / "trace.jsonl", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with OpenAIServer(answer("Hello.", usage=(9, 4, 2))) as behind:
+        given = ["--engine", "openai", "--url", behind.url, "--name", "ours", "--trace", str(file)]
+        with serving(*given) as url, httpx.Client(base_url=url, trust_env=False) as client:
+            body = {"model": "ours", "messages": [{"role": "user", "content": "hi"}]}
+            assert client.post("/chat/completions", json=body, headers={"traceparent": above}).status_code == 200
+    assert main(["trace", "show", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "trace 0af7651916cd43dd8448eb211c80319c" in shown
+    assert "(parent elsewhere)" in shown
+    assert "decode" in shown
+    assert main(["trace", "show", str(tmp_path / "none")]) == 1
+    assert "there is no trace file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "why"), [("no json", "it is no JSON"), ('["secret"]', "expected a JSON object"), ('{"a": 1}', "expected")]
 )

@@ -17,7 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.prebuilt import InjectedState
 from langgraph.types import interrupt
 
-from sostenuto.tracing import GraphTracer, ModelCall, ToolCall, instrument, model_span, tool_span
+from sostenuto.tracing import GraphTracer, ModelCall, Redact, ToolCall, instrument, model_span, tool_span
 from sostenuto.tracing.content import LONGEST
 
 SECRET = "xyzzy-1f0c"
@@ -209,7 +209,8 @@ def test_redact_sees_all_content_first_and_decides(spans: Any, program: Callable
         seen.add(name)
         return None if name.startswith("exception") else json.loads(json.dumps(value, default=str).replace(SECRET, "*"))
 
-    undo = instrument(spans.provider, content=True, redact=redact, **BOTH)
+    chosen: Redact = redact
+    undo = instrument(spans.provider, content=True, redact=chosen, **BOTH)
     try:
         program()
     finally:

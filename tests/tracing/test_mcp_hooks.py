@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.trace import SpanKind
 
-from sostenuto.tracing import instrument
+from sostenuto.tracing import Options, in_use, instrument, use
 from sostenuto.tracing.arrival import Arrival
 from sostenuto.tracing.mcp import hooks
 
@@ -32,7 +32,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sostenuto.tracing import instrument
+from sostenuto.tracing import Options, in_use, instrument, use
 kept = InMemorySpanExporter()
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(kept))
@@ -87,6 +87,26 @@ async def test_instrumenting_twice_doubles_no_span_and_after_undo_there_is_none(
     assert spans.all == ()
 
 
+async def test_a_wrapper_of_ours_that_somebody_wrapped_falls_silent_at_undo(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, _ = hooks()[0]
+    monkeypatch.setattr(owner, name, vars(owner)[name])  # so that it is as before after the test
+    undo = instrument(spans.provider)
+    ours = vars(owner)[name]
+
+    async def theirs(*args: Any, **kwargs: Any) -> Any:
+        return await ours(*args, **kwargs)
+
+    setattr(owner, name, theirs)
+    undo()
+    assert vars(owner)[name] is theirs
+    with trace_to(spans):
+        async with connected(new_server()) as session:
+            await session.send_ping()
+    assert spans.all == ()
+
+
 OURS = "[('ping', 'CLIENT'), ('ping', 'SERVER')]"
 THEIRS = "[('MCP send ping', 'CLIENT'), ('ping', 'SERVER')]" if SECOND else "[]"
 """The spans of the package's own, which ours take the place of."""
@@ -98,8 +118,12 @@ def test_it_does_not_matter_whether_the_package_is_imported_before_or_later(befo
 
 
 def test_instrumenting_does_not_import_the_package() -> None:
-    code = "undo = instrument(); print('mcp' in sys.modules); undo(); import mcp; print(call())"
-    assert python(code).splitlines() == ["False", THEIRS]
+    code = (
+        "before = list(sys.meta_path)\n"
+        "undo = instrument(); print('mcp' in sys.modules)\n"
+        "undo(); print(sys.meta_path == before); print(call())"
+    )
+    assert python(code).splitlines() == ["False", "True", THEIRS]
 
 
 def test_a_package_without_the_places_gives_a_line_in_the_log_and_no_spans(tmp_path: Path) -> None:
@@ -113,6 +137,17 @@ def test_a_package_without_the_places_gives_a_line_in_the_log_and_no_spans(tmp_p
     log, answer = python(code).splitlines()
     assert log.startswith("WARNING requests of MCP get no spans: use mcp ")
     assert answer == "42"
+
+
+@contextmanager
+def trace_to(spans: Spans) -> Iterator[None]:
+    """Spans of ours go there, though LangGraph is not instrumented."""
+    before = in_use()
+    use(Options(tracer_provider=spans.provider))
+    try:
+        yield
+    finally:
+        use(before)
 
 
 class Package:
@@ -176,9 +211,11 @@ def test_nothing_is_told_of_what_is_not_waited_for_any_more(package: Package) ->
     waiting = Arrival(package.name, package.tell)
     spec = importlib.util.find_spec(package.name)
     assert spec is not None
+    assert spec.loader is not None
     waiting.cancel()
     waiting.cancel()
     package.come()
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))  # found while it was waited for
     assert package.told == []
 
 

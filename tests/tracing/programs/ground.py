@@ -174,7 +174,9 @@ class Ground:
     def config(self, given: Mapping[str, Any] | None = None) -> Any:
         """The configuration of a call, with the handler that notes what LangGraph says of it."""
         self.calls.append(Call(trace.get_current_span().get_span_context()))
-        handlers = [Told(self, len(self.calls) - 1), *(given or {}).get("callbacks", [])]
+        told = Told(self, len(self.calls) - 1)
+        # Some instrumentors are handlers themselves, which every call must be given.
+        handlers = [told, *getattr(self.adapter, "callbacks", ()), *(given or {}).get("callbacks", [])]
         return {**(given or {}), "callbacks": handlers}
 
     @contextmanager

@@ -36,6 +36,8 @@ class Model(BaseChatModel):
     answers: Sequence[AIMessage]
     ground: Any
     said: list[int] = Field(default_factory=list)
+    model_name: str = "scripted"
+    """Some trace no model that does not say its name."""
 
     @property
     def _llm_type(self) -> str:

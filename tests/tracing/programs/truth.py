@@ -18,6 +18,8 @@ class Truth:
 
     def __init__(self, ground: Ground) -> None:
         self.runs = ground.runs
+        # Some open a span for each attempt at a node, and none round them: then each is an execution.
+        self._apart = bool(getattr(ground.adapter, "apart", False))
         self.attempts: dict[Key, list[Run]] = defaultdict(list)
         for run in self.runs.values():
             if run.node:
@@ -46,7 +48,7 @@ class Truth:
 
     def key(self, run: Run) -> Key:
         """What tells it apart: a task within its graph run, else the run itself."""
-        return ("node", run.above, run.place) if run.node else (run.sort, run.id)
+        return ("node", run.above, run.place) if run.node and not self._apart else (run.sort, run.id)
 
     def line(self, id: UUID | None) -> list[Run]:
         """From the graph that was called down to this run."""
@@ -75,8 +77,11 @@ class Seen:
         self.spans = ground.tally.ended
         self.began = ground.tally.began
         self.said: dict[int, Spoken] = {}
+        # Whose spans do not say of themselves what they stand for is read by somebody who sees them all.
+        reader = getattr(adapter, "reader", None)
+        read = adapter.read if reader is None else reader(ground)
         for id, span in self.spans.items():
-            if (said := adapter.read(span)) is not None:
+            if (said := read(span)) is not None:
                 self.said[id] = said
 
     def of(self, *kinds: str) -> list[int]:
