@@ -89,11 +89,11 @@ def look(at: int) -> str:
     return f"seen {at}"
 
 
-def loop(steps: int, *, body: Callable[[Numbers], Any], abody: Callable[[Numbers], Any]) -> tuple[Any, Any]:
+def loop(*, body: Callable[[Numbers], Any], abody: Callable[[Numbers], Any]) -> tuple[Any, Any]:
     """A graph of one node that goes to itself, for sync and for async calls, with no work in it."""
 
     def make(node: Callable[[Numbers], Any]) -> Any:
-        graph = StateGraph(Numbers)
+        graph: Any = StateGraph(Numbers)
         graph.add_node("step", node, destinations=("step", END))
         graph.add_edge(START, "step")
         return graph.compile(name="loop")
@@ -124,11 +124,9 @@ class Worker:
         self._on = use(NONE if by_hand else known[name], self._provider)
         self._tracer = self._provider.get_tracer("by hand")
         self._loop, self._aloop = loop(
-            steps,
-            body=self._spanned if by_hand else empty,
-            abody=self._aspanned if by_hand else aempty,
+            body=self._spanned if by_hand else empty, abody=self._aspanned if by_hand else aempty
         )
-        self._agent = create_agent(Scripted(turns=turns), [look], name="agent")
+        self._agent: Any = create_agent(Scripted(turns=turns), [look], name="agent")
         self._steps = steps
         self._visits = 2 * turns + 1
 

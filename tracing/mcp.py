@@ -99,7 +99,7 @@ def traced_response(respond: _Async, switch: Switch) -> _Async:
 
     @wraps(respond)
     async def wrapper(self: Any, response: Any) -> Any:
-        exchange = _exchanges.get(self)
+        exchange = _exchanges.pop(self, None)
         if exchange is not None:
             if type(response).__name__ == "ErrorData":
                 exchange.refused(response.code)
@@ -181,9 +181,9 @@ def _serving(responder: Any, session: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            del _exchanges[responder]
-            if responder.cancelled:
-                exchange.cancelled()
+            unanswered = _exchanges.pop(responder, None)
+        if unanswered is not None:  # what the package does with a cancellation that it keeps to itself
+            exchange.cancelled()
 
 
 def _idle(switch: Switch) -> bool:

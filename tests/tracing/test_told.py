@@ -21,6 +21,7 @@ def _told(spans: Any) -> Any:
 def test_a_span_told_afterwards_has_the_times_it_is_given_and_is_never_current(spans: Any) -> None:
     with spans.tracer.start_as_current_span("above") as above:
         place = here()
+        assert place is not None
         assert place == above.get_span_context()
         tell_span(
             "prefill", {"n": 3}, under=place, begun=1_000, ended=5_000, events=[Happened("evict", 2_000, {"m": 1})]
