@@ -18,8 +18,8 @@ from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.session import Session
 from sostenuto.runtime.ticket import Ended
 from sostenuto.scheduler import Closed, Forking, ProgramId, Travelled
-from sostenuto.tracing import Options, Record, model_span, names, records_of, use
 from sostenuto.tracing import ModelCall as Asked
+from sostenuto.tracing import Options, Record, model_span, names, records_of, use
 
 from .conftest import Gated, Pair, Stage, Told, draw, read
 
@@ -105,7 +105,7 @@ def test_what_gave_way_says_so_and_what_it_cost_is_told_where_it_is_paid(
     stage = stages(tiny.ours, pool=96)
     _, told = call(stage, draw(40), "search", program="a", max_tokens=4)
     stage.loop.tell(Closed(ProgramId("a"), "failed"))
-    rival, _ = call(stage, draw(80, seed=5), program="b", max_tokens=4)
+    call(stage, draw(80, seed=5), program="b", max_tokens=4)
     hold = trace.one("kv.hold")
     assert hold.attributes[names.KV_WHY] == "its program failed"
     assert [(event.name, event.attributes[names.KV_TOKENS]) for event in hold.events] == [("kv.demote", 43)]
