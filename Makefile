@@ -2,10 +2,11 @@
 #
 #   make demo [ARGS=...]    the workshop agent, on the model that comes with it
 #   make test               check, then all tests but the slow ones
-#   make test-long          the slow tests, those on a real vLLM among them
+#   make test-long          the slow tests, those on a real vLLM among them, test-matrix, mutants and test-mcp
 #   make test-vllm          only those, on a vLLM of its own environment, which it installs
 #   make test-matrix        the tracer on every Python and LangGraph that it promises
 #   make mutants            the tracer's tests against tracers that are wrong
+#   make test-mcp           the tracer with the second generation of the Model Context Protocol's package
 #   make test-phoenix       the demo's trace in a real Phoenix, which it installs; `make screenshot` shows it
 #   make demo-jaeger        the demo, seen in a real Jaeger (needs docker)
 #   make bench [ARGS=...]   the benchmarks
@@ -31,10 +32,13 @@ VLLM_READY   := $(VLLM_VENV)/.ready-$(VLLM_VERSION)-$(shell cksum < pyproject.to
 # Phoenix listens on all interfaces whatever it is told, so it runs where there are none but loopback.
 PHOENIX_VERSION := 20.26.1
 PHOENIX_VENV    ?= .venv-phoenix
+MCP_VERSION     := 2.3.0
+MCP_VENV        ?= .venv-mcp
+MCP_READY       := $(MCP_VENV)/.ready-$(MCP_VERSION)
 PHOENIX_READY   := $(PHOENIX_VENV)/.ready-$(PHOENIX_VERSION)
 ALONE           := unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$0" "$$@"'
 
-.PHONY: demo-jaeger test-phoenix screenshot test-matrix mutants demo test test-long test-vllm bench check house conformance setup clean
+.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -42,7 +46,7 @@ demo: $(READY)
 test: check
 	$(BIN)/pytest -m "not slow" $(ARGS)
 
-test-long: $(READY) $(VLLM_READY)
+test-long: $(READY) $(VLLM_READY) test-matrix mutants test-mcp
 	$(BIN)/pytest -m slow $(ARGS)
 
 test-vllm: $(READY) $(VLLM_READY)
@@ -72,6 +76,10 @@ test-phoenix: $(READY) $(PHOENIX_READY)
 screenshot: $(READY) $(PHOENIX_READY)
 	$(ALONE) $(BIN)/python -P -m sostenuto.tests.tracing.screenshot docs/tracing-phoenix.png
 
+# The protocol's second generation, which langchain-mcp-adapters is not ready for.
+test-mcp: $(MCP_READY)
+	$(MCP_VENV)/bin/pytest -q tests/tracing/test_mcp.py tests/tracing/test_mcp_ends.py tests/tracing/test_mcp_hooks.py $(ARGS)
+
 # The tracer on every Python and LangGraph that it promises, and against changes that would break it.
 test-matrix: $(READY)
 	$(BIN)/python -P -m sostenuto.tests.tracing.matrix $(ARGS)
@@ -85,7 +93,7 @@ conformance: $(READY)
 setup: $(READY)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(PHOENIX_VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(VLLM_VENV) $(PHOENIX_VENV) $(MCP_VENV) .matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
 # torch goes first and alone: where its exact build is at hand (a CPU wheel, say) that one is taken, and the
 # rest then finds it in place. The pins are for Python 3.11; on a newer Python the same pins are tried, and torch
@@ -107,6 +115,14 @@ $(READY): pyproject.toml constraints.txt
 $(PHOENIX_READY):
 	@$(PHOENIX_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(PHOENIX_VENV)
 	$(PHOENIX_VENV)/bin/python -m pip install --quiet arize-phoenix==$(PHOENIX_VERSION)
+	@touch $@
+
+# Without torch: the tracer does not need it.
+$(MCP_READY): pyproject.toml
+	@$(MCP_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(MCP_VENV)
+	$(MCP_VENV)/bin/python -m pip install --quiet 'langgraph>=1.2,<1.3' 'langchain>=1.0,<2' 'opentelemetry-sdk>=1.30' \
+	  mcp==$(MCP_VERSION) pytest pytest-asyncio pytest-timeout
+	$(MCP_VENV)/bin/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
 # torch first, so that the CPU build is taken; torchvision and its kin come as CUDA builds that break transformers, and

@@ -182,7 +182,7 @@ def _serving(responder: Any, session: Any) -> Iterator[None]:
             yield
         finally:
             unanswered = _exchanges.pop(responder, None)
-        if unanswered is not None:  # what the package does with a cancellation that it keeps to itself
+        if unanswered is not None:  # the package has kept a cancellation to itself
             exchange.cancelled()
 
 

@@ -15,8 +15,7 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary, ref
 
 from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, MeterProvider, NoOpMeterProvider, Observation
-from opentelemetry.metrics._internal import _ProxyMeterProvider
+from opentelemetry.metrics import CallbackOptions, MeterProvider, NoOpMeterProvider, Observation, _internal
 
 from . import names
 from .names import Facts
@@ -153,7 +152,8 @@ _HISTOGRAMS: dict[str, _Histogram] = {
     names.HTTP_DURATION: (SECONDS, "s", "Duration of HTTP server requests."),
     names.QUEUE_DURATION: (SHORT, "s", "A turn's wait for its start."),
 }
-_NOBODY = (_ProxyMeterProvider, NoOpMeterProvider)
+# Private: stands for the global provider as long as there is none. Without the name numbers are made for nobody.
+_NOBODY = (NoOpMeterProvider, getattr(_internal, "_ProxyMeterProvider", NoOpMeterProvider))
 _UNWATCHED = Watch((), "", {}, 0.0)
 _lock = threading.RLock()  # a provider may look at what is held while its instruments are made
 _known: WeakKeyDictionary[MeterProvider, Meters] = WeakKeyDictionary()
