@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -50,8 +52,8 @@ class Kept:
     def tree(self) -> list[str]:
         """One name a line, indented by two; what runs in parallel by its path or name."""
 
-        def order(span: ReadableSpan) -> tuple[str, int]:
-            return str((span.attributes or {}).get("langgraph.path", "")), span.start_time or 0
+        def order(span: ReadableSpan) -> tuple[str, int, int]:
+            return str((span.attributes or {}).get("langgraph.path", "")), span.start_time or 0, span.end_time or 0
 
         def lines(above: int | None, depth: int) -> Iterator[str]:
             here = [span for span in self.spans if (span.parent.span_id if span.parent else None) == above]
@@ -62,6 +64,11 @@ class Kept:
         found = list(lines(None, 0))
         assert len(found) == len(self.spans), "a span whose parent was never ended"
         return found
+
+
+def work(*spans: str) -> list[str]:
+    """What the engine did for a call, as lines of a tree."""
+    return [f"        {name}" for name in spans]
 
 
 def sync(agent: Any) -> Any:
@@ -105,6 +112,7 @@ def test_a_run_is_a_tree_of_supersteps_nodes_calls_and_tools(
         "  superstep 1",
         "    run_step model",
         f"      {chat}",
+        *work("queue", "prefill", "decode", "kv.hold"),
         "  superstep 2",
         "    run_step tools",
         "      execute_tool add",
@@ -113,12 +121,14 @@ def test_a_run_is_a_tree_of_supersteps_nodes_calls_and_tools(
         "  superstep 3",
         "    run_step model",
         f"      {chat}",
+        *work("queue", "kv.restore", "prefill", "decode", "kv.hold"),
         "  superstep 4",
         "    run_step tools",
         "      execute_tool double",
         "  superstep 5",
         "    run_step model",
         f"      {chat}",
+        *work("queue", "kv.restore", "prefill", "decode"),
     ]
     assert trace.get_current_span() is trace.INVALID_SPAN
 
@@ -176,5 +186,33 @@ async def test_a_cancelled_run_leaves_no_span_open(kept: Kept, model: ChatSosten
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    model.served_by.loop.ask()  # the turn is given up by now
     undo()
-    assert [line.strip().split()[0] for line in kept.tree()] == ["invoke_workflow", "superstep", "run_step", "chat"]
+    assert [line.strip().split()[0] for line in kept.tree()] == [
+        *("invoke_workflow", "superstep", "run_step", "chat"),
+        *("constrain", "queue", "prefill", "decode"),
+    ]
+
+
+def test_a_replay_says_that_it_was_set_back_and_what_it_found_there(
+    kept: Kept, agent: Any, model: ChatSostenuto, say: Say
+) -> None:
+    agent = agent.with_config()
+    agent.checkpointer = InMemorySaver()
+    undo = instrument(kept.provider)
+    config: Any = {"configurable": {"thread_id": uuid4().hex}}
+    agent.invoke(ASK, config)
+    older = next(state for state in agent.get_state_history(config) if state.next == ("model",))
+    kept.exporter.clear()
+    say("Done again.")
+    agent.invoke(None, older.config)
+    undo()
+    (back,) = [span for span in kept.spans if span.name == "kv.rollback"]
+    (call,) = [span for span in kept.spans if span.name.startswith("chat ")]
+    assert back.parent is not None
+    assert back.parent.span_id == call.context.span_id
+    facts, of_call = dict(back.attributes or {}), dict(call.attributes or {})
+    assert facts["sostenuto.kv.hit_tokens"] == of_call["gen_ai.usage.input_tokens"] - 1  # type: ignore[operator]
+    assert facts["sostenuto.kv.recomputed_tokens"] == 0
+    (run,) = [span for span in kept.spans if span.name.startswith("invoke_agent")]
+    assert (run.attributes or {})["langgraph.resumed"] == "replay"
