@@ -12,7 +12,7 @@ import pytest
 
 from sostenuto.kvstore import Ledger
 from sostenuto.runtime.errors import BrokenJournal
-from sostenuto.runtime.journal import Journal, decode, encode, replay
+from sostenuto.runtime.journal import FORMAT, Journal, decode, encode, replay
 from sostenuto.scheduler import (
     Arrived,
     Cancelled,
@@ -142,7 +142,8 @@ def test_a_journal_cut_off_while_it_was_written_names_the_line(journal: Path) ->
         replay(journal)
 
 
-HEAD = '{"format":1,"policy":"sostenuto","room":4,"page":4}\n'
+MADE_OF = {"format": FORMAT, "policy": "sostenuto", "room": 4, "page": 4, "hold_budget": 0.9, "grows": True}
+HEAD = json.dumps(MADE_OF) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -152,11 +153,11 @@ HEAD = '{"format":1,"policy":"sostenuto","room":4,"page":4}\n'
         b"\x80\x81 garbage \xff",
         b"[]",
         b"{}",
-        b'{"format":2}',
-        b'{"format":1}',
-        b'{"format":1,"policy":"no such","room":4,"page":4}',
-        b'{"format":1,"policy":"sostenuto","room":0,"page":4}',
-        b'{"format":1,"policy":"sostenuto","room":"x","page":4}',
+        json.dumps({"format": FORMAT}).encode(),
+        json.dumps(MADE_OF | {"format": FORMAT - 1}).encode(),
+        json.dumps(MADE_OF | {"policy": "no such"}).encode(),
+        json.dumps(MADE_OF | {"room": 0}).encode(),
+        json.dumps(MADE_OF | {"room": "x"}).encode(),
         HEAD.encode() + b'"text"',
         HEAD.encode() + b'{"at":1}',
         HEAD.encode() + b'{"at":1,"effects":[],"event":[]}',
