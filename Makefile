@@ -10,6 +10,8 @@
 #   make test-phoenix       the demo's trace in a real Phoenix, which it installs; `make screenshot` shows it
 #   make demo-jaeger        the demo, seen in a real Jaeger (needs docker)
 #   make bench [ARGS=...]   the benchmarks
+#   make bench-tracing      what tracing costs, beside other instrumentors, which it installs
+#   make tracing-table      docs/tracing-table.md anew: the tracer's programs with other instrumentors
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions, and the table in docs/engines.md
 #   make conformance        docs/conformance.md anew, from LangGraph's own suite for checkpointers
@@ -36,9 +38,12 @@ MCP_VERSION     := 2.3.0
 MCP_VENV        ?= .venv-mcp
 MCP_READY       := $(MCP_VENV)/.ready-$(MCP_VERSION)
 PHOENIX_READY   := $(PHOENIX_VENV)/.ready-$(PHOENIX_VERSION)
+# Other instrumentors, in as few environments as they bear; ours is in each without its dependencies.
+PEERS_VENV      := .venv-peers
+PEERS_READY     := $(patsubst bench/peers/%.txt,$(PEERS_VENV)/%/.ready,$(wildcard bench/peers/*.txt))
 ALONE           := unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$0" "$$@"'
 
-.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench check house conformance setup clean
+.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing tracing-table check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -54,6 +59,12 @@ test-vllm: $(READY) $(VLLM_READY)
 
 bench: $(READY)
 	$(BIN)/python -P -m sostenuto.bench $(ARGS)
+
+bench-tracing: $(READY) $(PEERS_READY)
+	$(BIN)/python -P -m sostenuto.bench.tracing $(ARGS)
+
+tracing-table: $(READY) $(PEERS_READY)
+	$(BIN)/python -P -m sostenuto.bench.tracing_table $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -93,7 +104,7 @@ conformance: $(READY)
 setup: $(READY)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(PHOENIX_VENV) $(MCP_VENV) .matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(VLLM_VENV) $(PHOENIX_VENV) $(MCP_VENV) $(PEERS_VENV) .matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
 # torch goes first and alone: where its exact build is at hand (a CPU wheel, say) that one is taken, and the
 # rest then finds it in place. The pins are for Python 3.11; on a newer Python the same pins are tried, and torch
@@ -138,4 +149,11 @@ $(VLLM_READY): pyproject.toml
 	  (home / 'METADATA').write_text('Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n')"
 	$(VLLM_BIN)/python -m pip install --quiet --no-deps -e .
 	@rm -f $(VLLM_VENV)/.ready-*
+	@touch $@
+
+$(PEERS_VENV)/%/.ready: bench/peers/%.txt pyproject.toml
+	@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet -r $<
+	$(@D)/bin/python -m pip install --quiet --no-deps -e .
 	@touch $@

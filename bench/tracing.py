@@ -1,6 +1,6 @@
 """What tracing costs a LangGraph run: processor time per node, ours beside its peers in the same run.
 
-make bench-tracing [ARGS="--rounds 15 --starts 3 --steps 300 --only sostenuto OpenInference"]
+make bench-tracing [ARGS="--rounds 15 --starts 3 --steps 300 --demo 0 --only sostenuto OpenInference"]
 
 Every instrumentor has processes of its own, for they patch for good; all of them are alive at once and take turns,
 so that whatever else the machine does hits all alike. All export nowhere: a span processor counts the spans.
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3, help="processes of each instrumentor, one after the other")
     parser.add_argument("--steps", type=int, default=300, help="nodes of the loop")
     parser.add_argument("--turns", type=int, default=20, help="tool calls of the agent")
+    parser.add_argument("--demo", type=int, default=15, help="measurements of the demo's agent; 0 leaves it out")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of: {', '.join(e.name for e in EVERYBODY)}")
     asked = parser.parse_args()
     chosen = [each for each in EVERYBODY if each is NONE or not asked.only or each.name in asked.only]
@@ -84,6 +85,10 @@ def main() -> None:
     print("\nOpenTelemetry's own part of a span with 12 attributes, made current, started and ended, and nothing else:")
     print(f"  {floor.least:.1f} us at least, p50 {floor.at(0.5):.1f}, n={len(floor.times)}")
     _verdict(costs, there)
+    if asked.demo:
+        print(flush=True)
+        command = [sys.executable, "-P", "-m", "sostenuto.bench.tracing_demo", "--rounds", str(asked.demo)]
+        subprocess.run(command, check=True)
 
 
 def python(instrumentor: Instrumentor) -> Path:

@@ -28,7 +28,7 @@ SEED = 0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--turns", type=int, default=3, help="model calls of the agent")
+    parser.add_argument("--turns", type=int, default=2, help="model calls of the agent")
     parser.add_argument("--pool-tokens", type=int, default=2048)
     asked = parser.parse_args()
     torch.manual_seed(SEED)

@@ -41,8 +41,8 @@ class Peer:
     """An adapter, in the words of the programs, for somebody else's instrumentor."""
 
     promises: frozenset[Promise] = frozenset()
-    apart = True
-    """A span for each attempt at a node, as LangChain's callbacks tell of them, and none round them."""
+    foreign = True
+    """Spans as LangChain's callbacks tell: one for each attempt at a node, none round them; of all runnables."""
 
     def __init__(self, instrumentor: Instrumentor, attribute: str, read: Read) -> None:
         self.instrumentor = instrumentor
@@ -81,6 +81,7 @@ class _Kinds:
     def __init__(self, ground: Ground, said: dict[int, Said], above: dict[int, int]) -> None:
         self._said = said
         self._above = above
+        self._below = {each for id, each in above.items() if id in said}
         truth = Truth(ground)
         self._nodes = {run.name for run in truth.runs.values() if run.node}
         self._graphs = {run.name for run in truth.graphs}
@@ -97,21 +98,28 @@ class _Kinds:
         sort, name = self._said[id]
         if sort != "chain":
             return Spoken(sort, name)
-        outer = self._chain_above(id)
+        above = self._chain_above(id)
+        outer = None if above is None else self.of(above)
         node, graph = name in self._nodes, name in self._graphs
+        if graph and id not in self._below and self._twin(id, name, above):
+            return None  # a second span for the same run, beside the first
         if node and graph:  # a graph that is a node bears its name twice
             return Spoken("graph" if outer is None or outer.kind == "node" else "node", name)
-        if graph and outer is not None and outer == Spoken("graph", name) and self._above.get(id) in self._said:
-            return None  # a second span for the same run, right under the first
+        if outer is not None and outer.name == name and self._above.get(id) in self._said:
+            return None  # a second span for the same run, or the node's own function, right under the first
         return Spoken("node", name) if node else Spoken("graph", name) if graph else None
 
-    def _chain_above(self, id: int) -> Spoken | None:
-        while (above := self._above.get(id)) is not None:
-            found = self.of(above)
-            if found is not None and found.kind in ("graph", "node"):
-                return found
-            id = above
-        return None
+    def _chain_above(self, id: int) -> int | None:
+        """The nearest span of a graph or a node above."""
+        above = self._above.get(id)
+        while above is not None and ((found := self.of(above)) is None or found.kind not in ("graph", "node")):
+            above = self._above.get(above)
+        return above
+
+    def _twin(self, id: int, name: str, above: int | None) -> bool:
+        """Whether there is another one that has spans below it, in the same place."""
+        others = (each for each, said in self._said.items() if each != id and said == ("chain", name))
+        return any(each in self._below and self._chain_above(each) == above for each in others)
 
 
 def _theirs(span: ReadableSpan) -> bool:
@@ -148,8 +156,8 @@ def _by_operation(span: ReadableSpan, told: Any) -> Said | None:
         return "model", rest
     if operation == "execute_tool":
         return "tool", str(told.get("gen_ai.tool.name", rest))
-    if operation == "create_agent":
-        return None  # nothing has run yet
+    if operation in ("create_agent", "goto"):
+        return None  # nothing runs
     name = told.get("gen_ai.step.name") or told.get("gen_ai.workflow.name") or rest
     return "chain", str(name)
 

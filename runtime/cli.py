@@ -13,7 +13,7 @@ from pathlib import Path
 from ..scheduler import POLICIES, NotTheSame
 from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
-from .cli_trace import trace_options, trace_shown
+from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
 from .host import Host
 from .journal import replay
@@ -203,8 +203,11 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _trace(options: argparse.Namespace) -> int:
+    shown, left_out = trace_shown(options)
+    if left_out and sys.stderr is not None:  # print takes None for standard output
+        print(f"sostenuto: {left_out}", file=sys.stderr)
     try:
-        print(trace_shown(options), flush=True)
+        print(writable(shown), flush=True)
     except BrokenPipeError:  # who read it has seen enough; nothing is left to complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

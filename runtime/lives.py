@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -135,7 +136,7 @@ class Lives:
         at = self._unix(now)
         lost = Happened(names.KV_DEMOTE, at, {names.KV_TOKENS: release.tokens, names.KV_WHY: release.why})
         facts = {names.KV_WHY: release.why}
-        held.span.ended(facts, at=at, events=() if release.how == "resumed" else (lost,))
+        held.span.ended(facts, at=at, events=(lost,) if release.how in ("pressure", "expired", "parked") else ())
 
     def over(self, turn: Turn, came: Facts | BaseException) -> None:
         """A turn is over, with these facts, or without any because it failed."""
@@ -146,7 +147,8 @@ class Lives:
         zero = self._zero()
         for passage in turn.passages.all:
             _tell(turn, passage, turn.request.place, zero)
-        if facts is not None and turn.known.tokens:
+        known = turn.known
+        if facts is not None and known.tokens and (known.hold or facts.lost_tokens or known.how == names.KV_ROLLBACK):
             _tell_taken(turn, facts, turn.request.place, zero)
 
     def close(self, now: float) -> None:
@@ -175,10 +177,14 @@ class Lives:
             turn.passages.seconds(),
             queued=turn.passages.seconds("queue"),
             first_token=first,
-            error=type_name(came) if isinstance(came, BaseException) else None,
+            error=None if isinstance(came, Facts | CancelledError) else type_name(came),
         )
         if not isinstance(came, Facts):
-            return numbers
+            if not (turn.started and self._engine.can.preempt):
+                return numbers
+            # It came to no end, but has found and computed all the same.
+            rows = [one.rows for one in turn.passages.all if one.kind == "prefill"]
+            return replace(numbers, hit=turn.reused, computed=rows[0], recomputed=sum(rows[1:]))
         later = turn.passages.seconds() - (first or 0.0)
         per_token = later / (came.said_tokens - 1) if first is not None and came.said_tokens > 1 else None
         numbers = replace(numbers, per_token=per_token, prompt=came.prompt_tokens, said=came.said_tokens)

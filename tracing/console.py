@@ -71,5 +71,7 @@ def _outermost(span: ReadableSpan) -> bool:
 
 
 def _print(spans: Sequence[Record]) -> None:
+    if sys.stderr is None or sys.stderr.closed:
+        return
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
     sys.stderr.write(f"trace {spans[0].trace_id}\n{render_tree(spans, width=width)}\n")

@@ -29,10 +29,10 @@ class MissingExporter(TracingError, ImportError):
 class BadEndpoint(TracingError, ValueError):
     """An address that spans cannot be sent to, or a protocol that nobody here speaks."""
 
-    def __init__(self, found: str, why: str) -> None:
+    def __init__(self, found: object, why: str) -> None:
         super().__init__(
-            f"expected http://HOST:4318 or https://... for OTLP over HTTP, or grpc://HOST:4317 or grpcs://... for OTLP "
-            f"over gRPC, found {found!r}: {why}"
+            "expected True, False or the text of an address: http://HOST:4318 or https://... for OTLP over HTTP, or "
+            f"grpc://HOST:4317 or grpcs://... for OTLP over gRPC; found {found!r}: {why}"
         )
 
 
@@ -44,6 +44,8 @@ class BadTraceFile(TracingError, ValueError):
             f"{path}, line {line}: expected one OTLP JSON object with 'resourceSpans', found {found}; "
             "cut the line out, or give a file that trace_file= wrote"
         )
+        self.line = line
+        self.found = found
 
 
 class BadOption(TracingError, TypeError):

@@ -21,7 +21,7 @@ from . import names
 from .content import Make, written
 from .graph import instrumented
 from .graph_content import result_of
-from .graph_signals import QUIET, signal
+from .graph_signals import QUIET, is_agent, signal
 from .meters import Watch, watch
 from .names import Facts, Value
 from .options import Options, Redact, in_use
@@ -88,11 +88,12 @@ class GraphTracer(BaseCallbackHandler):
         thread = metadata.get("thread_id")
         conversation = names.conversation(None if thread is None else str(thread))
         if parent_run_id is None or parent_run_id not in self._runs:
-            agent = metadata.get("lc_agent_name")
+            named = metadata.get("lc_agent_name")
+            agent = bool(named) or is_agent(metadata)
             operation = names.INVOKE_AGENT if agent else names.INVOKE_WORKFLOW
             kind = names.AGENT if agent else names.WORKFLOW
-            facts: dict[str, Value] = {names.OPERATION: operation, kind: agent or name, **conversation}
-            self._open(run_id, None, f"{operation} {agent or name}", facts)
+            facts: dict[str, Value] = {names.OPERATION: operation, kind: named or name, **conversation}
+            self._open(run_id, None, f"{operation} {named or name}", facts)
         elif any(tag.startswith("graph:step:") for tag in tags) and "langsmith:hidden" not in tags:
             self._open(run_id, parent_run_id, f"{names.RUN_STEP} {name}", _node(name, metadata) | conversation)
         else:

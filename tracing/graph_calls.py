@@ -12,7 +12,6 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import BaseTool
 from opentelemetry import context as otel
@@ -23,7 +22,7 @@ from .adopt import Adopted
 from .calls import ModelCall, Streamed, ToolCall, model_span, tool_span
 from .graph_content import answered, arguments, asked, result_of, said
 from .graph_signals import QUIET, Switch, signal
-from .names import Value
+from .graph_usage import Heard
 from .spans import Active, Open
 
 _STREAMING = otel.create_key("sostenuto-streaming-model")
@@ -170,9 +169,7 @@ class _Streaming:
         self._model = model
         self._streamed = Streamed(_model(model, kwargs.get("stop"), kwargs, stream=True))
         self.open = self._streamed.open
-        self._usage: UsageMetadata | None = None
-        self._last: dict[str, Any] = {}
-        self._id: str | None = None
+        self._heard = Heard()
         self._chunks: list[AIMessage] = []
         self._keep = self.open.options.content and self.open.span.is_recording()
         self.open.content(lambda: asked(_messages(model, args, kwargs), kwargs.get("tools")))
@@ -181,12 +178,12 @@ class _Streaming:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        usage = self._usage
-        answer = AIMessage("", id=self._id, response_metadata=self._last, usage_metadata=usage)
-        self.open.set(_told(answer))
-        if self._chunks:
-            self.open.content(lambda: {names.OUTPUT_MESSAGES: [said(_whole(self._chunks), self._last)]})
-        self._streamed.end(error, QUIET)
+        try:
+            self.open.set(self._heard.facts())
+            if self._chunks:
+                self.open.content(lambda: {names.OUTPUT_MESSAGES: [said(_whole(self._chunks), self._heard.about)]})
+        finally:
+            self._streamed.end(error, QUIET)
 
     def active(self) -> Active:
         """Makes the span current; a model that does not stream calls its `invoke`, which then opens none."""
@@ -197,9 +194,7 @@ class _Streaming:
         """Notes what a chunk says of the answer; its content is kept only if it is wanted."""
         self.open.chunk()
         if isinstance(chunk, AIMessage | AIMessageChunk):
-            self._usage = add_usage(self._usage, chunk.usage_metadata) if chunk.usage_metadata else self._usage
-            self._last |= chunk.response_metadata
-            self._id = chunk.id or self._id
+            self._heard.take(chunk)
             if self._keep:
                 self._chunks.append(chunk)
 
@@ -257,26 +252,9 @@ def _model(
 
 
 def _answered(span: Open, result: ChatResult) -> None:
-    first = result.generations[0] if result.generations else None
+    first = result.generations[0] if isinstance(result, ChatResult) and result.generations else None
     if isinstance(first, ChatGeneration) and isinstance(first.message, AIMessage):
-        span.set(_told(first.message))
+        heard = Heard()
+        heard.take(first.message)
+        span.set(heard.facts())
     span.content(lambda: answered(result))
-
-
-def _told(answer: AIMessage) -> dict[str, Value]:
-    facts: dict[str, Value] = {}
-    said = answer.response_metadata
-    if isinstance(model := said.get("model_name") or said.get("model"), str):
-        facts[names.RESPONSE_MODEL] = model
-    if isinstance(why := said.get("finish_reason") or said.get("stop_reason"), str):
-        facts[names.FINISH_REASONS] = (why,)
-    if answer.id is not None:
-        facts[names.RESPONSE_ID] = answer.id
-    if (used := answer.usage_metadata) is not None:
-        details = used.get("input_token_details", {})
-        read, written = details.get("cache_read"), details.get("cache_creation")
-        facts |= names.usage(used["input_tokens"], used["output_tokens"], read=read, written=written)
-        thought = used.get("output_token_details", {}).get("reasoning")
-        if thought is not None:
-            facts[names.REASONING_TOKENS] = thought
-    return facts

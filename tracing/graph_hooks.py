@@ -20,7 +20,7 @@ from .adopt import Adopted
 from .content import written
 from .graph_resume import Origin, aorigin, origin, saver, signed
 from .graph_run import GraphRun, current_run
-from .graph_signals import QUIET, Switch, signal
+from .graph_signals import QUIET, Switch, is_agent, signal
 from .meters import watch
 from .names import Value
 from .options import in_use
@@ -109,8 +109,9 @@ def _start(graph: Graph, config: RunnableConfig, origin: Origin, switch: Switch,
     own = (graph.config or {}).get("metadata") or {}
     # A graph inside another one sees the other's metadata, too: what they say is not about it.
     told = config.get("metadata") or {} if current_run() is None else own
-    agent = told.get(names.AGENT) or own.get("lc_agent_name")
-    name = agent or config.get("run_name") or graph.get_name()
+    named = told.get(names.AGENT) or own.get("lc_agent_name")
+    name = named or config.get("run_name") or graph.get_name()
+    agent = bool(named) or is_agent(own)
     operation = names.INVOKE_AGENT if agent else names.INVOKE_WORKFLOW
     conversation = None if thread is None else str(thread)
     facts: dict[str, Value] = {
@@ -132,7 +133,7 @@ def _start(graph: Graph, config: RunnableConfig, origin: Origin, switch: Switch,
     span = start(f"{operation} {name}", facts, tracer=chosen, links=origin.links())
     channels: Container[str] = graph.trigger_to_nodes
     # By the graph's own name: that of a run may be another one for each.
-    kinds = {names.OPERATION: operation, names.AGENT if agent else names.WORKFLOW: agent or graph.get_name()}
+    kinds = {names.OPERATION: operation, names.AGENT if agent else names.WORKFLOW: named or graph.get_name()}
     timed = watch(names.AGENT_DURATION if agent else names.WORKFLOW_DURATION, kinds)
     run = GraphRun(
         span, chosen, conversation=conversation, channels=channels, supersteps=switch.supersteps, timed=timed

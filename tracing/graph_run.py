@@ -157,8 +157,8 @@ class GraphRun:
             if self._supersteps:
                 namespace = visit.checkpoint_ns.rpartition("|")[0]
                 facts: Facts = {names.GRAPH_STEP: visit.step, names.GRAPH_CHECKPOINT_NS: namespace}
-                above = self.span.get_span_context()
-                span = start(f"{names.SUPERSTEP} {visit.step}", facts, parent=above, tracer=self.tracer)
+                # Nobody called for the visit, so the ambient span is the run's: no parent need be given.
+                span = start(f"{names.SUPERSTEP} {visit.step}", facts, tracer=self.tracer)
             self._step = _Step(visit.step, span)
         self._step.nodes.append(visit.node)
         return self._step.span

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from langgraph import errors
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
@@ -26,6 +28,11 @@ class Switch:
 
     def idle(self) -> bool:
         return not self.on or idle()
+
+
+def is_agent(metadata: Mapping[str, Any]) -> bool:
+    """Whether `create_agent` made the graph that has this metadata, with a name or without."""
+    return metadata.get("ls_integration") == "langchain_create_agent"
 
 
 def signal(span: Span, error: BaseException | None) -> str:

@@ -208,18 +208,3 @@ def agent(told: Mapping[str, object]) -> dict[str, Value]:
     """What a graph's metadata says of the agent it is, under the very names of its attributes."""
     found = ((name, told.get(name)) for name in (AGENT_ID, AGENT_DESCRIPTION, AGENT_VERSION))
     return {name: value for name, value in found if isinstance(value, str)}
-
-
-def usage(
-    input_tokens: int, output_tokens: int, *, read: int | None = None, written: int | None = None
-) -> dict[str, Value]:
-    """Token counts. `read`: input tokens served from a cache; `written`: input tokens newly kept in it.
-
-    Back ends know the latter as `cache_creation`, newer conventions as `cache_write`: both are written.
-    """
-    facts: dict[str, Value] = {INPUT_TOKENS: input_tokens, OUTPUT_TOKENS: output_tokens}
-    if read is not None:
-        facts[CACHE_READ] = read
-    if written is not None:
-        facts[CACHE_CREATION] = facts[CACHE_WRITE] = written
-    return facts

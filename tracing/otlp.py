@@ -71,9 +71,9 @@ def exporter(to: bool | str) -> tuple[SpanExporter, Protocol]:
     behind it unless it ends so already. All else (headers, certificates, timeouts, compression) the exporters
     read from OTEL_EXPORTER_OTLP_*. Without a URL the addresses are read there too, and the protocol from
     OTEL_EXPORTER_OTLP_TRACES_PROTOCOL or OTEL_EXPORTER_OTLP_PROTOCOL, HTTP if neither is set. Raises
-    `BadEndpoint` and `MissingExporter`.
+    `BadEndpoint`, also for what is neither True nor text, and `MissingExporter`.
     """
-    if not isinstance(to, str):
+    if to is True:
         protocol = _told()
         return protocol.exporter(), protocol
     url = _split(to)
@@ -84,7 +84,13 @@ def exporter(to: bool | str) -> tuple[SpanExporter, Protocol]:
     return GRPC.exporter(endpoint=f"{'http' if plain else 'https'}://{netloc}", insecure=plain), GRPC
 
 
-def _split(to: str) -> SplitResult:
+def _split(to: object) -> SplitResult:
+    if not isinstance(to, str):
+        raise BadEndpoint(to, f"it is of type {type(to).__name__}")
+    if not to:
+        raise BadEndpoint(to, "it is empty; say True for where the OTEL_EXPORTER_OTLP_* variables say")
+    if " " in to or not to.isprintable():  # urlsplit drops some of them without a word
+        raise BadEndpoint(to, "an address has no spaces or control characters in it")
     try:
         url = urlsplit(to)
         _ = url.port  # raises for one that is no number

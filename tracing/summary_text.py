@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from .summary import Summary
+from .tree import printable
 
 
 def render_summary(summary: Summary, *, width: int = 100) -> str:
     """A summary as lines of at most `width` columns; the table of times takes 56."""
     lines = [*_time(summary), *_tokens(summary), *_holds(summary), *_moves(summary)]
-    return "\n".join(part for line in lines for part in _wrapped(line, width))
+    return "\n".join(part for line in lines for part in _wrapped(printable(line), width))
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:

@@ -14,13 +14,19 @@ def render_tree(spans: Iterable[Record], trace_id: str | None = None, *, width: 
 
     Without `trace_id` the last trace to begin is shown. Spans stand in the order in which they began; one
     whose parent is not among the spans stands at the top, marked `(parent elsewhere)`. An unknown trace gives
-    "". Given a `width`, no line is longer: names and facts are cut, and say so by an ellipsis.
+    "". Given a `width`, no line is longer: names and facts are cut, and say so by an ellipsis. What is not
+    printable is escaped: whoever names a span has no say over the terminal.
     """
     found = traces(spans)
     if trace_id is None:
         trace_id = next(reversed(found), None)
     forest = _Forest(found, found.get(trace_id or "", []))
     return "\n".join(_fitted(forest.rows(), width))
+
+
+def printable(text: str) -> str:
+    """Text that does nothing to a terminal: line breaks, escapes, marks of direction and the like as `\\n`, `\\x1b`."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
 class _Forest:
@@ -41,7 +47,8 @@ class _Forest:
             mark, indent, span = waiting.pop()
             lost = span.parent_id is not None and self._above(span) is None
             told = [*self._pointers(span), *_facts(span)]
-            rows.append((f"{mark}{span.name}{' (parent elsewhere)' if lost else ''}", _duration(span), ", ".join(told)))
+            label = f"{mark}{span.name}{' (parent elsewhere)' if lost else ''}"
+            rows.append((printable(label), _duration(span), printable(", ".join(told))))
             waiting.extend(reversed(_children(self._below[span.span_id], indent)))
         return rows
 

@@ -189,7 +189,7 @@ async def test_a_cancelled_run_leaves_no_span_open(kept: Kept, model: ChatSosten
     model.served_by.loop.ask()  # the turn is given up by now
     undo()
     assert [line.strip().split()[0] for line in kept.tree()] == [
-        *("invoke_workflow", "superstep", "run_step", "chat"),
+        *("invoke_agent", "superstep", "run_step", "chat"),
         *("constrain", "queue", "prefill", "decode"),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sostenuto.runtime.cli import main
 from sostenuto.runtime.cli_trace import trace_options, trace_shown
 from sostenuto.tracing import BadTraceFile, provider
 
@@ -19,7 +21,9 @@ from sostenuto.tracing import BadTraceFile, provider
 def show(*arguments: object) -> str:
     parser = argparse.ArgumentParser()
     trace_options(parser)
-    return trace_shown(parser.parse_args(["show", *map(str, arguments)]))
+    shown, left_out = trace_shown(parser.parse_args(["show", *map(str, arguments)]))
+    assert not left_out
+    return shown
 
 
 @pytest.fixture
@@ -85,6 +89,56 @@ def test_files_that_are_missing_empty_or_broken_are_named(tmp_path: Path) -> Non
     (tmp_path / "broken.jsonl").write_text("no\n")
     with pytest.raises(BadTraceFile, match=r"broken\.jsonl, line 1"):
         show(tmp_path / "broken.jsonl")
+
+
+def run(*arguments: object, given: bytes | None = None, encoding: str = "utf-8") -> tuple[str, str]:
+    """What a process of its own writes to standard output and to standard error."""
+    command = [sys.executable, "-m", "sostenuto.runtime.cli", "trace", "show", *map(str, arguments)]
+    told = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, input=given, capture_output=True, env=told, check=True)
+    return done.stdout.decode(encoding), done.stderr.decode(encoding)
+
+
+def test_of_a_process_that_was_killed_all_is_shown_but_its_half_line(file: Path) -> None:
+    whole = show(file)
+    with open(file, "ab") as lines:
+        lines.write(b'{"resourceSpans": [{"scop')
+    shown, said = run(file)
+    assert shown == f"{whole}\n"
+    assert said.startswith(f"sostenuto: {file}: left out what is no OTLP JSON")
+    assert 'line 4: \'{"resourceSpans"' in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_trace_may_come_by_standard_input(file: Path) -> None:
+    assert run("-", given=file.read_bytes()) == (f"{show(file)}\n", "")
+
+
+def test_a_terminal_without_the_letters_gets_escapes(file: Path) -> None:
+    shown, said = run(file, encoding="ascii")
+    assert (shown, said) == (f"{show(file)}\n".encode("ascii", "backslashreplace").decode(), "")
+    assert r"\u2514\u2500 chat m" in shown
+
+
+def test_with_standard_output_closed_nothing_is_shown_and_nothing_breaks(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["trace", "show", str(file)]) == 0
+
+
+def test_with_standard_input_closed_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["trace", "show", "-"]) == 1
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_a_directory_is_no_trace_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a directory"):
+        show(tmp_path)
 
 
 def test_one_trace_or_all_but_not_both(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -108,7 +110,7 @@ def test_what_gave_way_says_so_and_what_it_cost_is_told_where_it_is_paid(
     call(stage, draw(80, seed=5), program="b", max_tokens=4)
     hold = trace.one("kv.hold")
     assert hold.attributes[names.KV_WHY] == "its program failed"
-    assert [(event.name, event.attributes[names.KV_TOKENS]) for event in hold.events] == [("kv.demote", 43)]
+    assert hold.events == (), "nobody will come back for it: it is no demotion"
     evicted = [event for one in trace.named("prefill", "decode") for event in one.events if event.name == "kv.evict"]
     assert sum(event.attributes[names.KV_BLOCKS] for event in evicted) > 0
     assert {event.attributes[names.KV_WHY] for event in evicted} == {"room for b"}
@@ -138,7 +140,8 @@ def test_a_hold_that_gives_way_in_the_moment_in_which_it_begins_is_told_all_the_
         read(again)
     hold = next(one for one in trace.named("kv.hold") if one.attributes[names.PROGRAM] == "b")
     assert hold.attributes[names.KV_WHY] == "room for older"
-    assert [event.name for event in hold.events] == ["kv.demote"]
+    (demoted,) = hold.events
+    assert (demoted.name, demoted.attributes[names.KV_WHY]) == ("kv.demote", "room for older")
     assert hold.start <= hold.end
 
 
@@ -207,6 +210,44 @@ def test_a_turn_that_fails_or_is_given_up_still_tells_how_far_it_came(tiny: Pair
     with pytest.raises(EngineFailed, match="the device is gone"):
         read(ticket)
     assert trace.under(f"{span.context.span_id:016x}") == ["queue", "prefill"]
+
+
+def test_turns_and_holds_are_counted_those_that_came_to_no_end_too(tiny: Pair, stages: Stages) -> None:
+    reader = InMemoryMetricReader()
+    use(Options(meter_provider=MeterProvider([reader])))
+    try:
+        gate = Gated(tiny.ours)
+        stage = stages(gate)
+        gate.let(8)
+        told = stage.say(draw(20), tools_called=lambda *_: ("search",), max_tokens=8)
+        assert numbers(reader)["sostenuto.kv.held_blocks"] == {"": 4}
+        left = stage.submit([*draw(20), *told.tokens, *draw(9, seed=8)])
+        gate.wait()
+        left.cancel()
+        gate.open()
+        stage.loop.ask()
+        found = numbers(reader)
+    finally:
+        use(None)
+    assert found["sostenuto.kv.tokens"] == {"hit": 27, "computed": 20, "recomputed": 0}
+    assert found["sostenuto.kv.held_blocks"] == {"": 0}
+    assert found["sostenuto.kv.holds"] == {"resumed": 1}
+    assert found["sostenuto.turn.tokens"] == {"input": 20, "output": 8}
+    assert found["gen_ai.server.request.duration"] == {"": 2}, "both, and none of them has failed"
+    assert found["gen_ai.server.time_to_first_token"] == {"": 1}
+
+
+def numbers(reader: InMemoryMetricReader) -> dict[str, dict[str, float]]:
+    """Of each metric, its sums, or its counts where it is a histogram, by the one attribute that tells them apart."""
+    apart = ("sostenuto.kv.kind", "sostenuto.hold.end", "gen_ai.token.type", "error.type")
+    data: Any = reader.get_metrics_data()
+    found: dict[str, dict[str, float]] = {}
+    for metric in (one for each in data.resource_metrics for scope in each.scope_metrics for one in scope.metrics):
+        for point in metric.data.data_points:
+            kind = next((str(point.attributes[name]) for name in apart if name in point.attributes), "")
+            value = point.value if hasattr(point, "value") else point.count
+            found.setdefault(metric.name, {})[kind] = value
+    return found
 
 
 def test_nothing_is_told_without_a_call_above_or_without_a_provider(tiny: Pair, stages: Stages, trace: Trace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import socket
 import sys
@@ -188,11 +189,15 @@ def test_an_address_says_its_protocol_whatever_the_variables_say(monkeypatch: py
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1:4318", "localhost:4317", "ftp://h", "http://", "http://h:x", "grpc://h:4317/v1/traces", "grpc:h"],
+    [
+        *("127.0.0.1:4318", "localhost:4317", "ftp://h", "http://", "http://h:x", "grpc://h:4317/v1/traces", "grpc:h"),
+        *("", "http://ho st:4318", "http://h\n:4318", 5, None, b"http://h:4318"),
+    ],
 )
-def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
-    with pytest.raises(BadEndpoint, match="expected http://HOST:4318"):
+def test_an_address_that_is_none_is_refused_at_once(address: Any) -> None:
+    with pytest.raises(BadEndpoint, match=r"expected .*http://HOST:4318") as raised:
         provider(otlp=address)
+    assert repr(address) in str(raised.value)
 
 
 def test_a_protocol_that_nobody_here_speaks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,6 +334,17 @@ def test_the_console_shows_a_trace_when_it_is_over(capsys: pytest.CaptureFixture
     late.end()
     made.shutdown()
     assert "late (parent elsewhere)" in capsys.readouterr().err
+
+
+def test_a_console_that_is_closed_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    made = provider(console=True)
+    for stream in (None, closed):
+        monkeypatch.setattr("sys.stderr", stream)
+        with made.get_tracer("t").start_as_current_span("outer"):
+            pass
+    made.shutdown()
 
 
 def test_the_console_keeps_no_more_than_it_can(

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from opentelemetry import trace
 
-from sostenuto.tracing import GraphTracer, parent_from
+from sostenuto.tracing import GraphTracer, instrument, names, parent_from
 
 TREE = """
 invoke_agent sums
@@ -55,6 +55,16 @@ def test_a_handler_alone_gives_runs_nodes_and_tools(quiet_agent: Any, spans: Any
     assert spans.one("execute_tool add").attributes["gen_ai.tool.call.id"] == "add-1"
     assert repr(handler) == "<GraphTracer 0 open>"
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_an_agent_without_a_name_is_an_agent_all_the_same(models: Any, spans: Any) -> None:
+    agent = create_agent(models["plain"](answers=[AIMessage("hi")]), [])
+    agent.invoke(ASK, {"callbacks": [GraphTracer(spans.provider)]})
+    assert spans.one("invoke_agent LangGraph").attributes[names.AGENT] == "LangGraph"
+    undo = instrument(spans.provider)
+    agent.invoke(ASK)
+    undo()
+    assert len(spans.named("invoke_agent LangGraph")) == 2
 
 
 def test_it_is_silent_while_langgraph_is_instrumented(agent: Any, traced: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 from langchain_core.tools import StructuredTool, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -155,3 +156,40 @@ def test_a_tool_that_asks_a_person_has_not_failed(traced: Any, models: Any, way:
     assert [each.name for each in first.events] == ["interrupt"]
     assert second.events == ()
     assert traced.failed() == []
+
+
+ODD: list[Any] = [
+    {},
+    {"total_cost": 0},
+    {"total_tokens": 3},
+    ["no", "usage"],
+    {"input_tokens": 1.5, "output_tokens": None, "total_tokens": 2},
+    {"input_tokens": 4, "output_tokens": 2, "total_tokens": 6, "input_token_details": None},
+    {"input_tokens": 4, "output_tokens": 2, "total_tokens": 6, "output_token_details": "none"},
+]
+
+
+@pytest.mark.parametrize("usage", ODD, ids=str)
+def test_whatever_a_model_says_of_its_usage_its_answer_comes_and_its_span_ends(
+    traced: Any, models: Any, usage: Any
+) -> None:
+    answer = AIMessage("as ever")
+    answer.usage_metadata = usage  # LangChain's own cache puts such things there, unchecked
+    model = models["plain"](answers=[answer])
+    assert model.invoke("q").content == "as ever"
+    assert asyncio.run(model.ainvoke("q")).content == "as ever"
+    assert [chunk.content for chunk in model.stream("q")] == ["as ever"]
+    counted = (
+        {"gen_ai.usage.input_tokens": 4, "gen_ai.usage.output_tokens": 2} if "input_token_details" in usage else {}
+    )
+    chats = traced.named("chat Scripted")
+    assert len(chats) == 3
+    for chat in chats:
+        told = {name: value for name, value in chat.attributes.items() if name.startswith("gen_ai.usage")}
+        assert counted.items() <= told.items()
+
+
+def test_an_answer_out_of_langchains_own_cache_comes_as_it_does_without_us(traced: Any, models: Any) -> None:
+    model = models["plain"](answers=[AIMessage("once", usage_metadata=USED), AIMessage("twice")], cache=InMemoryCache())
+    assert [model.invoke("q").content, model.invoke("q").content] == ["once", "once"]
+    assert [one.attributes.get("gen_ai.usage.input_tokens") for one in traced.named("chat Scripted")] == [20, 20]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,48 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "u.jsonl").write_text("[1]\n")
     with pytest.raises(BadTraceFile, match="line 1"):
         read_otlp_json(tmp_path / "u.jsonl")
+
+
+def end_spans(made: TracerProvider, *names: str) -> None:
+    for name in names:
+        made.get_tracer("t").start_span(name).end()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_costs_spans_and_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    made = provider(trace_file="/dev/full")
+    end_spans(made, "one", "two")
+    made.shutdown()
+    end_spans(made, "late")
+    (warning,) = [each for each in caplog.records if each.name.startswith("sostenuto")]
+    assert "spans could not be written to /dev/full: [Errno 28]" in warning.getMessage()
+
+
+def test_where_a_line_was_broken_off_the_next_one_is_whole(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limits")
+    file = tmp_path / "t.jsonl"
+    made = provider(trace_file=file)
+    end_spans(made, "before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 100, limits[1]))
+    try:
+        end_spans(made, "half", "none")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    end_spans(made, "after", "later")
+    made.shutdown()
+    faults: list[BadTraceFile] = []
+    assert [each.name for each in read_otlp_json(file, faults=faults)] == ["before", "after", "later"]
+    assert [each.line for each in faults] == [2]
+    assert len(file.read_text().splitlines()[1]) == 100
+
+
+def test_text_that_is_no_unicode_is_written_as_json_escapes_it(tmp_path: Path) -> None:
+    made = provider(trace_file=tmp_path / "t.jsonl")
+    end_spans(made, "half a smile: \ud83d")
+    made.shutdown()
+    (found,) = read_otlp_json(tmp_path / "t.jsonl")
+    assert found.name == "half a smile: \ud83d"
 
 
 def test_without_the_otlp_exporter_the_error_names_the_extra(monkeypatch: Any) -> None:

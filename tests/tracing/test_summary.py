@@ -222,6 +222,34 @@ def test_files_of_others_are_read_too(text: str, tmp_path: Path) -> None:
     assert found.attributes == {"nothing": None}
 
 
+def test_what_is_null_in_files_of_others_is_as_good_as_absent(tmp_path: Path) -> None:
+    empty = dict.fromkeys(("parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano", "status", "events"))
+    told = [
+        {"key": "a", "value": None},
+        {"key": "l", "value": {"arrayValue": {"values": None}}},
+        {"key": "m", "value": {"kvlistValue": {"values": [{"key": "k", "value": None}]}}},
+    ]
+    one = {"traceId": "ab" * 16, "spanId": "cd" * 8, "links": None, "attributes": told} | empty
+    group = {"resource": None, "scopeSpans": [{"scope": None, "spans": [one]}, {"spans": None}]}
+    (tmp_path / "t.json").write_text(json.dumps({"resourceSpans": [group, {"scopeSpans": None}]}))
+    (found,) = read_otlp_json(tmp_path / "t.json")
+    assert (found.name, found.kind, found.status, found.end) == ("", "unspecified", "unset", 0)
+    assert found.attributes == {"a": None, "l": (), "m": {"k": None}}
+
+
+def test_what_cannot_be_read_is_left_out_and_told_where_a_list_is_given(tmp_path: Path) -> None:
+    line = json.dumps(REQUEST)
+    for text, lines in (
+        (f"{line}\n{line[:50]}\n{line}\n", [2]),
+        (f"{line[:50]}\n{line}\n[]", [1]),
+        (f"[7, {line}]", [1]),
+    ):
+        (tmp_path / "t.json").write_text(text)
+        faults: list[BadTraceFile] = []
+        assert {each.span_id for each in read_otlp_json(tmp_path / "t.json", faults=faults)} == {"00" * 7 + "cd"}
+        assert [each.line for each in faults] == lines
+
+
 def test_ids_in_base64_are_read_as_what_they_are(tmp_path: Path) -> None:
     ids = {"traceId": base64.b64encode(b"t" * 16).decode(), "spanId": base64.b64encode(b"s" * 8).decode()}
     (tmp_path / "t.json").write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [ids]}]}]}))
@@ -237,6 +265,8 @@ def test_ids_in_base64_are_read_as_what_they_are(tmp_path: Path) -> None:
         (b'{"spans": []}', 1, "no 'resourceSpans'"),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz", "spanId": "1"}]}]}]}', 1, "32 hexadecimal"),
         (b'{"resourceSpans": []}\n\xff\xfe', 2, "Expecting"),
+        (b"[" * 100_000, 1, "recursion"),
+        ('{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "\u00e9"}]}]}]}'.encode(), 1, "32 hexadecimal"),
         (b'{\n"resourceSpans": []}\n{\n"a": 1}', 3, "no 'resourceSpans'"),
     ],
 )

@@ -122,3 +122,11 @@ def test_a_very_deep_trace_is_shown_to_its_end() -> None:
         for each in range(many)
     ]
     assert len(render_tree(chain, width=80).splitlines()) == many
+
+
+def test_whoever_names_a_span_has_no_say_over_the_terminal() -> None:
+    evil = "\x1b[2J\n\u202etool\x07"
+    shown = render_tree([span("a", 0, evil, attributes={"gen_ai.request.model": evil})])
+    assert len(shown.splitlines()) == 1
+    assert shown.isprintable()
+    assert r"\x1b[2J\n\u202etool\x07" in shown

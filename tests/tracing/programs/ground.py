@@ -128,6 +128,8 @@ class Ground:
         self.calls: list[Call] = []
         self.wanted = Wanted()
         self.faults: list[Fault] = []
+        self.given_up = False
+        """Whether LangGraph told of something that was cancelled or closed."""
         self._lock = threading.Lock()
 
     # What bodies do.
@@ -318,8 +320,9 @@ class Told(BaseCallbackHandler):
         )
 
     def _failed(self, run: UUID, error: BaseException) -> None:
-        given_up = (GraphBubbleUp, asyncio.CancelledError, GeneratorExit)
-        self._ground.runs[run].failed = not isinstance(error, given_up)
+        given_up = isinstance(error, (asyncio.CancelledError, GeneratorExit))
+        self._ground.given_up = self._ground.given_up or given_up
+        self._ground.runs[run].failed = not given_up and not isinstance(error, GraphBubbleUp)
 
 
 def _id(span: ReadableSpan) -> int:

@@ -18,8 +18,8 @@ class Truth:
 
     def __init__(self, ground: Ground) -> None:
         self.runs = ground.runs
-        # Some open a span for each attempt at a node, and none round them: then each is an execution.
-        self._apart = bool(getattr(ground.adapter, "apart", False))
+        # Others open a span for each attempt at a node, and none round them: then each is an execution.
+        self._apart = foreign(ground.adapter)
         self.attempts: dict[Key, list[Run]] = defaultdict(list)
         for run in self.runs.values():
             if run.node:
@@ -103,6 +103,11 @@ class Seen:
 
     def name(self, id: int) -> str:
         return self.spans[id].name
+
+
+def foreign(adapter: object) -> bool:
+    """Whether an instrumentor's spans are LangChain's callback runs, all of them, and are to be judged as such."""
+    return bool(getattr(adapter, "foreign", False))
 
 
 def named(truth: Truth, line: Sequence[Run]) -> list[tuple[str, str]]:
