@@ -21,6 +21,7 @@ from opentelemetry import trace
 from . import names
 from .graph_run import GraphRun, Visit, current_run, spelled
 from .graph_signals import QUIET, Switch, signal
+from .guarded import end
 from .spans import note, tell
 
 _PLACE = otel.create_key("sostenuto-graph-place")
@@ -61,7 +62,7 @@ def _node(run: GraphRun, config: RunnableConfig, context: Context) -> Generator[
         note(span, error, quiet=QUIET, policies=run.policies)
         run.interrupted = run.interrupted or status == "interrupt"
         tell(span, {names.GRAPH_STATUS: status})
-        span.end()
+        end(span)
         run.ended(visit, span, ())
 
 

@@ -22,6 +22,7 @@ from .content import Make, written
 from .graph import instrumented
 from .graph_content import result_of
 from .graph_signals import QUIET, is_agent, signal
+from .guarded import end
 from .meters import Watch, watch
 from .names import Facts, Value
 from .options import Options, Redact, in_use
@@ -179,7 +180,7 @@ class GraphTracer(BaseCallbackHandler):
         for each in reversed(open_still):
             if each.timed is not None:
                 each.span.set_attribute(names.OUTCOME, "cancelled")
-                each.span.end()
+                end(each.span)
                 each.timed.end()
         status = signal(run.span, error)
         if run.root == run_id or isinstance(error, GraphInterrupt):

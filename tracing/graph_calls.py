@@ -240,9 +240,10 @@ def _model(
     """What LangChain's own tracing asks of a model: its parameters under standard names."""
     asked = {key: value for key, value in kwargs.items() if key not in ("stop", "run_manager")}
     told = model._get_ls_params(stop=stop, **asked)
+    provider = str(told.get("ls_provider") or "unknown")
     return ModelCall(
         model=str(told.get("ls_model_name") or type(model).__name__),
-        provider=str(told.get("ls_provider") or "unknown"),
+        provider=names.PROVIDERS.get(provider, provider),
         embedded=False,
         temperature=told.get("ls_temperature"),
         max_tokens=told.get("ls_max_tokens"),

@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, Span, SpanContext, Tracer
 
 from . import names
 from .content import Policies, policies
+from .guarded import end
 from .meters import Watch
 from .names import Facts, Value
 from .spans import RUN, Active, in_conversation, start, tell
@@ -138,7 +139,7 @@ class GraphRun:
             self._end_step()
         self._inside = None  # it leads back here
         tell(self.span, {names.GRAPH_STEPS: self._steps, names.GRAPH_STATUS: status, **self._left()})
-        self.span.end()
+        end(self.span)
         self.timed.end(error)
 
     def _left(self) -> Facts:
@@ -167,7 +168,7 @@ class GraphRun:
         step, self._step = self._step, None
         if step is not None and step.span is not self.span:
             tell(step.span, {names.GRAPH_STEP_TASKS: len(step.nodes), names.GRAPH_STEP_NODES: tuple(step.nodes)})
-            step.span.end(step.last_end)
+            end(step.span, step.last_end)
 
     def _facts(self, visit: Visit, links: int) -> Facts:
         facts: dict[str, Value] = {

@@ -18,6 +18,7 @@ from .adopt import Adopted
 from .content import Policy, under, written
 from .graph_run import GraphRun, Visit, Wrote, current_run, spelled
 from .graph_signals import QUIET, Switch, signal
+from .guarded import end
 from .names import Facts, Value
 from .options import in_use
 from .spans import Active, failure, note, start, tell
@@ -125,7 +126,7 @@ class _Task:
         finally:
             signal(span, error)
             note(span, error, quiet=QUIET, policies=self._policies)
-            span.end()
+            end(span)
             self.release()
 
     def release(self) -> None:
@@ -133,7 +134,7 @@ class _Task:
             self._open -= 1
             last = self._open == 0
         if last:
-            self.span.end()
+            end(self.span)
             self.run.ended(self.visit, self.span, _wrote(self.task, self.run.channels))
 
     def _record(self, name: str, value: Any) -> None:

@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from . import names
+from .guarded import end
 from .names import Value
 from .propagate import parent_of_headers, trace_headers
 from .spans import Active, Open, apart, current_conversation, inside_tool, note, start
@@ -167,7 +168,7 @@ def _working(span: Span, context: Context, message: Message) -> Iterator[Open]:
         code = getattr(getattr(error, "error", None), "code", None)
         if isinstance(code, int):  # the package's own exception: how its peer has refused
             opened.set({names.ERROR_TYPE: str(code), names.RPC_STATUS: str(code)})
-        span.end()
+        end(span)
 
 
 def _said(result: Any) -> Any:

@@ -99,6 +99,18 @@ SESSION = "session.id"
 USER = "user.id"
 """Only where the program says who it is, and a dialect asks."""
 
+PROVIDERS: Mapping[str, str] = {
+    "amazon_bedrock": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "google_genai": "gcp.gemini",
+    "google_vertexai": "gcp.vertex_ai",
+    "ibm": "ibm.watsonx.ai",
+    "mistral": "mistral_ai",
+    "mistralai": "mistral_ai",
+    "xai": "x_ai",
+}
+"""What LangChain calls a provider, and what the conventions do; the others are called the same."""
+
 # Content, as JSON: recorded only on demand.
 SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 INPUT_MESSAGES = "gen_ai.input.messages"
@@ -167,7 +179,7 @@ QUEUE_SECONDS = "sostenuto.queue.seconds"
 OUTCOME = "sostenuto.outcome"
 """`cancelled` or `closed`, on a span whose work was given up rather than failed; absent otherwise."""
 LINK = "sostenuto.link"
-"""Why a link: `trigger` (wrote what started the node), `visit` (its last one), `resume`, `previous`."""
+"""Why a link: `trigger` (wrote what started the node), `visit` (its last one), `resume`, `previous`, `hold` (taken up)."""
 
 # Events.
 EVENT_INTERRUPT = "interrupt"

@@ -22,6 +22,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 
 from . import content, dialects, names
 from .content import type_name
+from .guarded import begin, end
 from .meters import meters
 from .names import Facts
 from .options import Options, in_use
@@ -100,7 +101,7 @@ class Open:
         self.set(facts)
         for event in events:
             self.span.add_event(event.name, event.facts, event.at)
-        self.span.end(at)
+        end(self.span, at)
 
     @property
     def context(self) -> SpanContext:
@@ -210,7 +211,7 @@ def start(
     if options.dialects:
         facts = dialects.at_start(facts, options, links=links, outermost=otel.get_value(RUN) is None)
     chosen = tracer or _tracer(options.tracer_provider)
-    return chosen.start_span(name, under(parent), kind, facts, links, begun)
+    return begin(chosen, name, under(parent), kind=kind, facts=facts, links=links, begun=begun)
 
 
 def tell(span: Span, facts: Facts, options: Options | None = None) -> None:
@@ -230,7 +231,7 @@ def finish(
 ) -> Outcome:
     """Ends a span as its work ended, and says how that was."""
     outcome = note(span, error, quiet=quiet, options=options, policies=policies)
-    span.end()
+    end(span)
     return outcome
 
 

@@ -96,7 +96,7 @@ MUTANTS = (
     Mutant(
         "a run's span is not ended",
         "graph_run.py",
-        "        self.span.end()\n        self.timed.end(error)\n",
+        "        end(self.span)\n        self.timed.end(error)\n",
         "        self.timed.end(error)\n",
     ),
     Mutant(
@@ -131,7 +131,7 @@ MUTANTS = (
         "last = self._open == 0",
         "last = self._open <= 1",
     ),
-    Mutant("a step is not ended", "graph_run.py", "            step.span.end(step.last_end)\n", ""),
+    Mutant("a step is not ended", "graph_run.py", "            end(step.span, step.last_end)\n", ""),
     Mutant(
         "one step for the whole run",
         "graph_run.py",

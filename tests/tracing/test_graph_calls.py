@@ -34,6 +34,21 @@ def test_a_model_span_says_what_was_asked_and_used(agent: Any, traced: Any) -> N
     assert last.attributes["gen_ai.response.model"] == "scripted-1"
 
 
+@pytest.mark.parametrize(
+    ("langchain", "convention"),
+    [("google_vertexai", "gcp.vertex_ai"), ("azure", "azure.ai.openai"), ("openai", "openai"), (None, "unknown")],
+)
+def test_a_provider_has_the_name_that_the_conventions_give_it(
+    traced: Any, models: Any, langchain: str | None, convention: str
+) -> None:
+    class Served(models["plain"]):  # type: ignore[misc, name-defined]
+        def _get_ls_params(self, **_: Any) -> Any:
+            return {"ls_provider": langchain}
+
+    Served(answers=[AIMessage("hi")]).invoke("x")
+    assert traced.one("chat Served").attributes["gen_ai.provider.name"] == convention
+
+
 def test_what_a_model_does_lands_under_its_span(traced: Any, models: Any) -> None:
     def inside() -> None:
         with traced.tracer.start_as_current_span("http"):
