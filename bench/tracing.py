@@ -1,6 +1,6 @@
 """What tracing costs a LangGraph run: processor time per node, ours beside its peers in the same run.
 
-make bench-tracing [ARGS="--rounds 15 --starts 3 --steps 300 --demo 0 --only sostenuto OpenInference"]
+make bench-tracing [ARGS="--rounds 7 --starts 2 --steps 300 --demo 0 --only sostenuto OpenInference"]
 
 Every instrumentor has processes of its own, for they patch for good; all of them are alive at once and take turns,
 so that whatever else the machine does hits all alike. All export nowhere: a span processor counts the spans.
@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,8 +60,8 @@ Costs = dict[str, dict[str, Cost]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="measurements in each process")
-    parser.add_argument("--starts", type=int, default=3, help="processes of each instrumentor, one after the other")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements in each process")
+    parser.add_argument("--starts", type=int, default=2, help="processes of each instrumentor, one after the other")
     parser.add_argument("--steps", type=int, default=300, help="nodes of the loop")
     parser.add_argument("--turns", type=int, default=20, help="tool calls of the agent")
     parser.add_argument("--demo", type=int, default=15, help="measurements of the demo's agent; 0 leaves it out")
@@ -164,17 +164,18 @@ def _print(caption: str, costs: dict[str, Cost], chosen: Sequence[Instrumentor])
 
 
 def _verdict(costs: Costs, chosen: Sequence[Instrumentor]) -> None:
-    print("\nBelow every peer that opens node spans, by the least time?")
+    print("\nBeside every peer that opens node spans, by the median (the least of a few is a matter of luck):")
     peers = [each.name for each in chosen if each in PEERS and each.nodes]
     for ours in (each for each in (OURS, PLAIN) if each in chosen and peers):
         for workload in WORKLOADS:
-            cost = costs[workload]
-            best = min(peers, key=lambda name: cost[name].least)
-            said = "yes" if cost[ours.name].least < cost[best].least else "NO"
-            print(
-                f"  {said:<5}{ours.name:<30}{workload:<12}{cost[ours.name].least:>9.1f}"
-                f"   best of them: {best} {cost[best].least:.1f}"
-            )
+            median = {name: costs[workload][name].at(0.5) for name in (ours.name, *peers)}
+            print(f"  {ours.name}, {workload}: {median[ours.name]:.1f}")
+            print(f"    below  {_listed([each for each in peers if median[each] > median[ours.name]], median)}")
+            print(f"    above  {_listed([each for each in peers if median[each] <= median[ours.name]], median)}")
+
+
+def _listed(those: Sequence[str], median: Mapping[str, float]) -> str:
+    return ", ".join(f"{each} {median[each]:.1f}" for each in those) or "none"
 
 
 if __name__ == "__main__":

@@ -111,11 +111,12 @@ class GraphRun:
             # A task called from inside another one stands under it, not beside it.
             called = ambient is not self.span and ambient.get_span_context() != self.span.get_span_context()
             parent = ambient if called else self._superstep(visit)
+            above = None if parent is ambient else parent.get_span_context()
             links = self._links(visit)
             span = start(
                 f"{names.RUN_STEP} {visit.node}",
                 self._facts(visit, len(links)),
-                parent=parent.get_span_context(),
+                parent=above,
                 tracer=self.tracer,
                 links=links[:MOST_LINKS],
             )

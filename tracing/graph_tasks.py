@@ -208,5 +208,11 @@ def _wrote(task: PregelExecutableTask, channels: Container[str]) -> Iterator[Wro
 
 def _goto(task: PregelExecutableTask) -> tuple[str, ...]:
     """The nodes a task's writes lead to: by edge, by command, or sent."""
-    edges = [channel.removeprefix("branch:to:") for channel, _ in task.writes if channel.startswith("branch:to:")]
-    return tuple(edges + [value.node for _, value in task.writes if isinstance(value, Send)])
+    edges: list[str] = []
+    sent: list[str] = []
+    for channel, value in task.writes:
+        if isinstance(value, Send):
+            sent.append(value.node)
+        elif channel.startswith("branch:to:"):
+            edges.append(channel.removeprefix("branch:to:"))
+    return (*edges, *sent)

@@ -1,4 +1,4 @@
-"""Starts and ends spans so that what a program's own samplers, processors and id generators raise stays with them.
+"""What a program's own samplers, processors and id generators raise stays with them.
 
 OpenTelemetry's SDK lets it through to whoever starts or ends a span, and it promises that tracing raises nothing
 (specification, "Error handling in OpenTelemetry"): a program must not fail because it is traced.
@@ -7,34 +7,19 @@ OpenTelemetry's SDK lets it through to whoever starts or ends a span, and it pro
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanKind, Tracer
-
-from .names import Facts
+from opentelemetry.trace import Span
 
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
 
 
-def begin(
-    tracer: Tracer,
-    name: str,
-    context: Context,
-    *,
-    kind: SpanKind,
-    facts: Facts,
-    links: Sequence[Link],
-    begun: int | None,
-) -> Span:
-    """A span of this tracer; one that records nothing, in its parent's stead, if it cannot be started."""
-    try:
-        return tracer.start_span(name, context, kind, facts, links, begun)
-    except Exception as error:  # anything: it is other people's code
-        _tell("started", name, error)
-        return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
+def stand_in(name: str, context: Context, error: Exception) -> Span:
+    """What takes the place of a span that could not be started in this context: its parent, recording nothing."""
+    _tell("started", name, error)
+    return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
 
 
 def end(span: Span, at: int | None = None) -> None:

@@ -179,7 +179,7 @@ QUEUE_SECONDS = "sostenuto.queue.seconds"
 OUTCOME = "sostenuto.outcome"
 """`cancelled` or `closed`, on a span whose work was given up rather than failed; absent otherwise."""
 LINK = "sostenuto.link"
-"""Why a link: `trigger` (wrote what started the node), `visit` (its last one), `resume`, `previous`, `hold` (taken up)."""
+"""Why a link: `trigger` (wrote what started the node), `visit` (its last one), `resume`, `previous`, `hold`."""
 
 # Events.
 EVENT_INTERRUPT = "interrupt"

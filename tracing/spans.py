@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 
 from . import content, dialects, names
 from .content import type_name
-from .guarded import begin, end
+from .guarded import end, stand_in
 from .meters import meters
 from .names import Facts
 from .options import Options, in_use
@@ -211,7 +211,11 @@ def start(
     if options.dialects:
         facts = dialects.at_start(facts, options, links=links, outermost=otel.get_value(RUN) is None)
     chosen = tracer or _tracer(options.tracer_provider)
-    return begin(chosen, name, under(parent), kind=kind, facts=facts, links=links, begun=begun)
+    context = under(parent)
+    try:
+        return chosen.start_span(name, context, kind, facts, links, begun)
+    except Exception as error:  # anything: samplers, processors and id generators are the program's
+        return stand_in(name, context, error)
 
 
 def tell(span: Span, facts: Facts, options: Options | None = None) -> None:

@@ -14,7 +14,6 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
-from opentelemetry.trace import SpanKind
 
 from sostenuto.tracing import guarded, instrument
 
@@ -109,9 +108,7 @@ def test_what_cannot_be_started_stands_for_its_parent() -> None:
     provider = TracerProvider(sampler=Picky())
     parent = provider.get_tracer("t").start_span("above")
     context = trace.set_span_in_context(parent)
-    made = guarded.begin(
-        provider.get_tracer("t"), "run_step a", context, kind=SpanKind.INTERNAL, facts={}, links=(), begun=None
-    )
+    made = guarded.stand_in("run_step a", context, Broken())
     assert made.get_span_context() == parent.get_span_context()
     assert not made.is_recording()
     guarded.end(made)
