@@ -11,7 +11,7 @@
 #   make demo-jaeger        the demo, seen in a real Jaeger (needs docker)
 #   make bench [ARGS=...]   the benchmarks
 #   make bench-tracing      what tracing costs, beside other instrumentors, which it installs
-#   make tracing-table      docs/tracing-table.md anew: the tracer's programs with other instrumentors
+#   make tracing-table      the table in docs/tracing.md anew: the tracer's programs with other instrumentors
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions, and the table in docs/engines.md
 #   make conformance        docs/conformance.md anew, from LangGraph's own suite for checkpointers

@@ -1,4 +1,4 @@
-"""The comparison in docs/tracing-table.md: the tracer's own programs with every instrumentor, check by check.
+"""The comparison in docs/tracing.md: the tracer's own programs with every instrumentor, check by check.
 
 make tracing-table
 """
@@ -19,7 +19,8 @@ from typing import Any
 from .instrumentors import NONE, OURS, PEERS, Instrumentor
 from .tracing import ROOT, python, versions
 
-TABLE = ROOT / "docs" / "tracing-table.md"
+PAGE = ROOT / "docs" / "tracing.md"
+BEGIN, END = "<!-- begin: make tracing-table -->\n", "<!-- end: make tracing-table -->\n"
 COLUMNS = (NONE, OURS, *PEERS)
 CORE = ("result", "trace", "ended", "graph", "nodes", "probe", "caller", "status")
 CHECKS = {
@@ -59,7 +60,7 @@ Verdict = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--page", type=Path, default=PAGE, help="where the table stands, between two comments")
     parser.add_argument("--faults", type=Path, help="where to write every fault, as JSON")
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
@@ -69,7 +70,9 @@ def main() -> None:
     if asked.faults is not None:
         asked.faults.write_text(json.dumps(verdicts, indent=1), encoding="utf-8")
     text = "\n".join(_lines(there, verdicts)) + "\n"
-    asked.out.write_text(text, encoding="utf-8")
+    before, _, rest = asked.page.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    asked.page.write_text(f"{before}{BEGIN}{text}{END}{after}", encoding="utf-8")
     print(text)
 
 
@@ -92,9 +95,7 @@ def _verdicts(instrumentor: Instrumentor) -> list[Verdict]:
 def _lines(there: Sequence[Instrumentor], verdicts: Mapping[str, Sequence[Verdict]]) -> Iterator[str]:
     bare = verdicts[NONE.name]
     found = [verdicts[each.name] for each in there]
-    yield "# The tracer's programs, with every instrumentor"
-    yield ""
-    yield f"{len(bare)} LangGraph programs, {datetime.now(UTC):%Y-%m-%d}, `make tracing-table`. Passed / judged:"
+    yield f"{len(bare)} LangGraph programs, {datetime.now(UTC):%Y-%m-%d}. Passed / judged:"
     yield ""
     yield _row(["", *(each.name for each in there)])
     yield _row(["---"] * (len(there) + 1))
