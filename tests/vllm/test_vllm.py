@@ -15,7 +15,7 @@ from sostenuto.runtime.engines.vllm.engine import VllmEngine
 from sostenuto.runtime.errors import EngineFailed
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
-from sostenuto.scheduler import TurnId
+from sostenuto.scheduler import TurnId, lease_key
 from sostenuto.tools import Choice, Tool, validators
 
 from .conftest import ROOM, Server, cached, prompt, turn
@@ -221,7 +221,7 @@ def test_a_call_at_the_server_obeys_our_schema_and_its_context_is_held(server: S
         answer = host.ask(ask).wait()
         (call,) = answer.calls
         assert validators([tool])["add"].problems(call.arguments) == ()
-        server.until(server.sessions, ["agent|main"])
+        server.until(server.sessions, [lease_key("agent", "main")])
         again = Message("assistant", answer.text, calls=answer.calls, tokens=answer.tokens)
         back = Ask((*question, again, Message("tool", "7", tool="add", call=call.id)), (tool,), program="agent")
         after = host.ask(back).wait()

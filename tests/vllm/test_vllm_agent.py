@@ -69,7 +69,9 @@ def test_the_same_without_a_hold_keeps_nothing(server: Server) -> None:
 @pytest.fixture(scope="module")
 def packaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("packaged") / "log"
-    with serving(Path(locate().path), log, "--dtype", "bfloat16", "--num-gpu-blocks-override", "200") as server:
+    # An agent that has to repair its call three times passes 2,048 tokens.
+    flags = ("--dtype", "bfloat16", "--num-gpu-blocks-override", "200", "--max-model-len", "4096")
+    with serving(Path(locate().path), log, *flags) as server:
         yield server
 
 
