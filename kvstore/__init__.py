@@ -8,32 +8,94 @@ was lost is computed again.
 from __future__ import annotations
 
 from .branch import Branch, Copy, Growth
-from .errors import BrokenBooks, KVError, NotAnAncestor, NotHeld, OutOfPages
+from .elsewhere import Elsewhere, Found
+from .errors import (
+    BadRecord,
+    BadStore,
+    BrokenBooks,
+    Incomplete,
+    KVError,
+    Mismatch,
+    NotAnAncestor,
+    NotHeld,
+    OutOfPages,
+    TierFull,
+    TierGone,
+    TierLocked,
+)
+from .feed import AllBlocksCleared, BlockRemoved, BlockStored, Feed, FeedEvent, Listener, Mirror
 from .hashes import BlockHash, chain, name, root
-from .ledger import Cached, Ledger, Match, Rank, oldest_first
+from .index import Match
+from .ledger import Ledger
+from .order import Cached, Rank, oldest_first
+from .parcel import Parcel, pack_context, unpack_context, write_context
+from .parked import Parked, park
+from .pins import Grant, Pins, Wish
+from .ranges import DEFAULT_PRIORITY, Range
+from .record import Block, Head, Link, check, links, pack, peek, unpack
+from .seal import Seal, Veiled, veil
 from .shape import Shape
-from .snapshot import Lease, PageId, Snapshot
+from .snapshot import Lease, PageId, Snapshot, Terms
 
 __all__ = [
+    "DEFAULT_PRIORITY",
+    "AllBlocksCleared",
+    "BadRecord",
+    "BadStore",
+    "Block",
     "BlockHash",
+    "BlockRemoved",
+    "BlockStored",
     "Branch",
     "BrokenBooks",
     "Cached",
     "Copy",
+    "Elsewhere",
+    "Feed",
+    "FeedEvent",
+    "Found",
+    "Grant",
     "Growth",
+    "Head",
+    "Incomplete",
     "KVError",
     "Lease",
     "Ledger",
+    "Link",
+    "Listener",
     "Match",
+    "Mirror",
+    "Mismatch",
     "NotAnAncestor",
     "NotHeld",
     "OutOfPages",
     "PageId",
+    "Parcel",
+    "Parked",
+    "Pins",
+    "Range",
     "Rank",
+    "Seal",
     "Shape",
     "Snapshot",
+    "Terms",
+    "TierFull",
+    "TierGone",
+    "TierLocked",
+    "Veiled",
+    "Wish",
     "chain",
+    "check",
+    "links",
     "name",
     "oldest_first",
+    "pack",
+    "pack_context",
+    "park",
+    "peek",
     "root",
+    "unpack",
+    "unpack_context",
+    "veil",
+    "write_context",
 ]

@@ -38,8 +38,10 @@ class Branch:
     Invariant: `len(pages) * page >= len(tokens)`; each page is held once by this branch until `close`.
     """
 
-    def __init__(self, ledger: Ledger, root: BlockHash) -> None:
+    def __init__(self, ledger: Ledger, root: BlockHash, *, session: str | None = None) -> None:
+        """`session` is whom events name as the one who computed what is published."""
         self.root = root
+        self.session = session
         self.tokens: list[int] = []
         self.pages: list[PageId] = []
         self._ledger = ledger
@@ -49,9 +51,9 @@ class Branch:
         self._closed = False
 
     @classmethod
-    def resume(cls, ledger: Ledger, root: BlockHash, tokens: Sequence[int]) -> Branch:
+    def resume(cls, ledger: Ledger, root: BlockHash, tokens: Sequence[int], *, session: str | None = None) -> Branch:
         """A branch that stands at the end of the longest computed prefix of `tokens`."""
-        branch = cls(ledger, root)
+        branch = cls(ledger, root, session=session)
         match = ledger.match(root, tokens)
         branch.pages = list(match.pages)
         branch._names = list(match.names)
@@ -116,7 +118,7 @@ class Branch:
 
     def fork(self) -> Branch:
         """Another branch with the same past. Nothing is copied until one of them writes on the shared last page."""
-        child = Branch(self._ledger, self.root)
+        child = Branch(self._ledger, self.root, session=self.session)
         child.tokens = list(self.tokens)
         child._reserved = len(child)
         child.pages = self.pages[: -(-len(self) // self._ledger.page)]
@@ -185,7 +187,7 @@ class Branch:
         parent = self._names[index - 1] if index else self.root
         block = self.tokens[index * size : (index + 1) * size]
         try:
-            name = self._ledger.publish(self.pages[index], parent, block, depth=index)
+            name = self._ledger.publish(self.pages[index], parent, block, depth=index, session=self.session)
         except LookupError:
             self._hidden = True
             return

@@ -15,59 +15,29 @@ Cost: `match` is one hash per full block; everything else is constant or logarit
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from . import hashes
 from .errors import BrokenBooks, NotHeld, OutOfPages
+from .feed import Indexed, Listener
 from .hashes import BlockHash
-from .index import Content, Index
-from .snapshot import Lease, PageId, Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """What an eviction order may look at: a page that nobody holds any more."""
-
-    page: PageId
-    depth: int
-    """How many pages come before it in its context."""
-    used: int
-    """The number of the release that let it go: later is larger. All pages of one release share it."""
-    stale: bool
-    """Its conversation is closed, or went on without it."""
-
-
-Rank = Callable[[Cached], tuple[float, ...]]
-"""An eviction order: the page with the smallest rank goes first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The longest known prefix of some tokens: whole pages, then a part of one more."""
-
-    pages: tuple[PageId, ...]
-    names: tuple[BlockHash, ...]
-    tail: PageId | None
-    tail_tokens: int
-
-    def tokens(self, page: int) -> int:
-        return len(self.pages) * page + self.tail_tokens
+from .index import Content, Index, Match
+from .leases import Leases
+from .order import Cached, Order, Rank, oldest_first
+from .ranges import Priorities, Range
+from .snapshot import Lease, PageId, Snapshot, Terms
 
 
 @dataclass(slots=True)
 class _Page:
     refs: int = 0
-    leases: int = 0
     fill: int = 0  # slots that somebody claimed, written or about to be
-    stamp: int = 0  # changes whenever the page enters or leaves the cache, so that old heap entries are known
+    reach: int = 0  # tokens of the longest context with which it was released
 
 
-def oldest_first(page: Cached) -> tuple[float, ...]:
-    """Least recently used first; inside one release the end of a context goes before its beginning."""
-    return (page.used, -page.depth)
+_NO_TERMS = Terms()
 
 
 class Ledger:
@@ -85,22 +55,24 @@ class Ledger:
         *,
         rank: Rank = oldest_first,
         name: Callable[[BlockHash, Sequence[int]], BlockHash] = hashes.name,
+        listener: Listener | None = None,
     ) -> None:
+        """`listener` is told of every full block that can be found from now on, and of every one that no longer can.
+
+        Raises ValueError for a pool without room.
+        """
         if room < 1 or page < 1:
             raise ValueError(f"a pool needs at least one page of one token; found room={room}, page={page}")
         self.room = room
         self.page = page
-        self.leases: dict[str, Lease] = {}
         self.evicted = 0
-        self._rank = rank
         self._name = name
         self._pages = [_Page() for _ in range(room)]
         self._free = list(range(room - 1, -1, -1))
-        self._cached = 0
-        self._heap: list[tuple[tuple[float, ...], int, int]] = []
-        self._index = Index()
-        self._expiry: list[tuple[float, str]] = []
-        self._held = 0
+        self._cached = Order(rank)
+        self._index = Index(listener, name)
+        self._leases = Leases()
+        self._priorities = Priorities()
         self._clock = 0
 
     # -- looking
@@ -113,17 +85,42 @@ class Ledger:
     @property
     def cached(self) -> int:
         """Pages that nobody holds, and that can still be found."""
-        return self._cached
+        return len(self._cached)
 
     @property
     def available(self) -> int:
         """Pages that `alloc` can give."""
-        return len(self._free) + self._cached
+        return len(self._free) + len(self._cached)
 
     @property
     def held(self) -> int:
         """Distinct pages under a lease."""
-        return self._held
+        return len(self._leases.pages)
+
+    @property
+    def leases(self) -> Mapping[str, Lease]:
+        """The leases by their keys, oldest first. Not to be changed."""
+        return self._leases.by_key
+
+    def held_by(self, group: str) -> int:
+        """Distinct pages under the leases of a group."""
+        return self._leases.count(group)
+
+    def priority(self, page: PageId) -> int:
+        """The highest priority that is claimed for what lies in a page."""
+        return self._priorities.of(page)
+
+    def blocks(self) -> Mapping[BlockHash, Indexed]:
+        """All full blocks that can be found: a copy, at a step a block."""
+        return self._index.blocks()
+
+    def chain(self, root: BlockHash, names: Sequence[BlockHash]) -> tuple[PageId, ...]:
+        """The pages of full blocks, told by their names, as far as they can be found from the root on."""
+        return self._index.chain(root, names)
+
+    def content(self, page: PageId) -> Content | None:
+        """What can be found in a page; None for nothing."""
+        return self._index.get(page)
 
     def refs(self, page: PageId) -> int:
         """How many holders a page has."""
@@ -139,21 +136,7 @@ class Ledger:
         Tokens are compared, names only lead to candidates: a collision is a miss, never a wrong answer. Inside the
         first block that is not wholly known, the page that shares most tokens is offered as `tail`.
         """
-        pages: list[PageId] = []
-        names: list[BlockHash] = []
-        parent, size = root, self.page
-        for start in range(0, len(tokens) - size + 1, size):
-            block = tuple(tokens[start : start + size])
-            name = self._name(parent, block)
-            found = self._index.full(name, parent, block)
-            if found is None:
-                break
-            pages.append(PageId(found))
-            names.append(name)
-            parent = name
-        rest = tokens[len(pages) * size : (len(pages) + 1) * size]
-        tail, shared = self._index.part(parent, rest)
-        return Match(tuple(pages), tuple(names), None if tail is None else PageId(tail), shared)
+        return self._index.match(root, tokens, self.page)
 
     # -- taking and giving back
 
@@ -162,28 +145,31 @@ class Ledger:
         for number in pages:
             page = self._pages[number]
             if page.refs == 0:
-                if self._index.get(number) is None:
+                if number not in self._cached:
                     raise NotHeld(f"page {number} is free: allocate it before taking it")
-                self._cached -= 1
-                page.stamp += 1
+                if self._cached.remove(number).stale:
+                    self._index.renew(number)
             page.refs += 1
 
     def drop(self, pages: Iterable[PageId], *, stale: bool = False) -> None:
         """One holder less for each of these pages. Pages without a holder stay findable until they are evicted.
 
-        `stale` says that nobody is expected to come back for them. Raises NotHeld, and changes nothing, if a page
-        would be given back more often than it was taken.
+        `stale` says that nobody is expected to come back for them; a page on which another context goes on that was
+        not given up is spared, for without it that one could not be found.
+        Raises NotHeld, and changes nothing, if a page would be given back more often than it was taken.
         """
         numbers = list(pages)
         for number, times in Counter(numbers).items():
             if self._pages[number].refs < times:
                 raise NotHeld(f"page {number} has {self._pages[number].refs} holders and was given back {times} times")
         self._clock += 1
+        idle = []
         for number in numbers:
             page = self._pages[number]
             page.refs -= 1
             if page.refs == 0:
-                self._let_go(number, page, stale)
+                idle.append(number)
+        self._let_go(idle, stale)
 
     def alloc(self, count: int) -> tuple[PageId, ...]:
         """`count` empty pages, each with one holder; free ones first, then whatever ranks lowest.
@@ -196,8 +182,7 @@ class Ledger:
         for _ in range(count):
             number = self._free.pop() if self._free else self._evict()
             page = self._pages[number]
-            page.refs = 1
-            page.fill = 0
+            page.refs, page.fill, page.reach = 1, 0, 0
             taken.append(PageId(number))
         return tuple(taken)
 
@@ -223,10 +208,12 @@ class Ledger:
             raise NotHeld(f"page {page} has {entry.refs} holders: only a single one may cut it")
         content = self._index.get(page)
         if content is not None and len(content.tokens) > start:
-            self._index.put(page, Content(content.parent, content.tokens[:start], None, content.depth))
+            self._index.put(page, replace(content, tokens=content.tokens[:start], name=None))
         entry.fill = start
 
-    def publish(self, page: PageId, parent: BlockHash, tokens: Sequence[int], *, depth: int) -> BlockHash | None:
+    def publish(
+        self, page: PageId, parent: BlockHash, tokens: Sequence[int], *, depth: int, session: str | None = None
+    ) -> BlockHash | None:
         """Say that the first slots of a page hold computed `tokens` after `parent`: others may find them now.
 
         Returns the block's name once it is full, and None before. Raises LookupError when another content already
@@ -234,84 +221,90 @@ class Ledger:
         """
         block = tuple(tokens)
         name = self._name(parent, block) if len(block) == self.page else None
-        self._index.put(page, Content(parent, block, name, depth))
+        self._index.put(page, Content(parent, block, name, depth, session))
         self._pages[page].fill = max(self._pages[page].fill, len(block))
         return name
 
-    # -- leases
+    # -- leases and priorities
 
-    def hold(self, key: str, snapshot: Snapshot, *, until: float, budget: int) -> Lease:
+    def hold(self, key: str, snapshot: Snapshot, *, until: float, budget: int, terms: Terms = _NO_TERMS) -> Lease:
         """Keep a prefix until `until`, as much of its head as fits into `budget` distinct held pages.
 
         Holding again under the same key replaces the lease: its clock starts anew. The answer's `pages` are what
-        is held, its `asked` what was wanted.
+        is held, its `asked` what was wanted. With `terms` it must also fit into the caps of its groups, and the
+        priorities of its ranges hold for all its pages, the clipped ones too, beyond its end until their own.
         """
         self.release(key)
-        granted: list[PageId] = []
-        for page in snapshot.pages:
-            new = self._pages[page].leases == 0
-            if new and self._held >= budget:
-                break
-            self.take((page,))
-            self._pages[page].leases += 1
-            self._held += new
-            granted.append(page)
+        granted = snapshot.pages[: self._leases.fitting(snapshot.pages, budget, terms.caps)]
+        self.take(granted)
         tokens = snapshot.tokens[: len(granted) * self.page]
-        lease = Lease(key, tokens, tuple(granted), until, len(snapshot.pages))
-        self.leases[key] = lease
-        heapq.heappush(self._expiry, (until, key))
-        if len(self._expiry) > 4 * len(self.leases) + 64:  # those that were replaced or released
-            self._expiry = [(held.until, name) for name, held in self.leases.items()]
-            heapq.heapify(self._expiry)
+        lease = self._leases.add(Lease(key, tokens, granted, until, len(snapshot.pages), terms))
+        self.retain(key, snapshot.pages, terms.ranges)
         return lease
 
-    def release(self, key: str, *, stale: bool = False) -> Lease | None:
-        """End a lease now; None if there is none under this key."""
-        lease = self.leases.pop(key, None)
-        if lease is None:
-            return None
-        for page in lease.pages:
-            self._pages[page].leases -= 1
-            self._held -= self._pages[page].leases == 0
-        self.drop(reversed(lease.pages), stale=stale)
+    def release(self, key: str, *, stale: bool = False, number: int | None = None) -> Lease | None:
+        """End a lease now, and the priorities that its key claims; None if there is none under this key.
+
+        With the `number` of a lease only that one is ended: a late release cannot end its successor.
+        """
+        lease = self._leases.remove(key, number)
+        if lease is not None:
+            self._rerank(self._priorities.end(key))
+            self.drop(reversed(lease.pages), stale=stale)
         return lease
+
+    def retain(self, key: str, pages: Sequence[PageId], ranges: Sequence[Range]) -> int:
+        """Claim priorities for a context that lies in `pages` from its beginning; returns how many pages got one.
+
+        What the key claimed before is over. Nothing is held: a claim says what goes first, and ends with the content
+        of its page. Of several claims on a page the highest counts.
+        """
+        lost = [page for page in pages if self._pages[page].refs == 0 and page not in self._cached]
+        if lost:
+            raise NotHeld(f"page {lost[0]} is free: there is nothing in it to retain")
+        self._rerank(self._priorities.claim(key, pages, ranges, size=self.page))
+        return len(self._priorities.pages(key))
+
+    def forgo(self, key: str) -> int:
+        """End the priorities that a key claims; returns on how many pages it did."""
+        touched = self._priorities.end(key)
+        self._rerank(touched)
+        return len(touched)
+
+    def demote(self, pages: Iterable[PageId]) -> int:
+        """Nobody is expected to come back for these, and they rank so from now on; returns how many do.
+
+        Spared are those that somebody holds, and those on which a context goes on that was not given up.
+        """
+        return sum(self._age(page) and self._cached.changed(page, stale=True) for page in self._last_first(pages))
 
     def expire(self, now: float) -> tuple[Lease, ...]:
-        """End every lease whose time has come. The pages stay findable: an expired hold deletes nothing."""
+        """End every lease and every priority whose time has come; returns the leases. This deletes nothing."""
+        self._rerank(self._priorities.expire(now))
         ended = []
-        while self._expiry and self._expiry[0][0] <= now:
-            until, key = heapq.heappop(self._expiry)
-            lease = self.leases.get(key)
-            if lease is not None and lease.until == until:
-                self.release(key)
-                ended.append(lease)
+        for key in self._leases.due(now):
+            lease = self._leases.remove(key)
+            assert lease is not None  # only leases that there are come due
+            self.drop(reversed(lease.pages))
+            ended.append(lease)
         return tuple(ended)
 
     @property
     def soonest(self) -> float | None:
         """When the next lease ends; None without any."""
-        while self._expiry:
-            until, key = self._expiry[0]
-            lease = self.leases.get(key)
-            if lease is not None and lease.until == until:
-                return until
-            heapq.heappop(self._expiry)
-        return None
+        return self._leases.soonest
 
     # -- the whole
 
     def clear(self) -> int:
         """Forget what nobody holds; returns how many pages became free. What is held stays and can be found."""
-        count = 0
-        for number, page in enumerate(self._pages):
-            if page.refs == 0 and self._index.get(number) is not None:
-                self._index.forget(number)
-                page.stamp += 1
-                self._free.append(number)
-                count += 1
-        self._cached = 0
-        self._heap.clear()
-        return count
+        gone = list(self._cached)
+        self._index.forget_all(gone)
+        for number in gone:
+            self._cached.remove(number)
+            self._priorities.forget(number)
+            self._free.append(number)
+        return len(gone)
 
     def check(self, holders: Iterable[Iterable[PageId]] = ()) -> None:
         """Raise BrokenBooks unless every invariant holds; `holders` are all holders' pages besides the leases."""
@@ -320,8 +313,14 @@ class Ledger:
             counts.update(pages)
         for lease in self.leases.values():
             counts.update(lease.pages)
+        self._leases.check()
         free = set(self._free)
         cached = {n for n, p in enumerate(self._pages) if p.refs == 0 and n not in free}
+        self._index.check({page for page in self._cached if self._cached[page].stale})
+        if wrong := [page for page in self._cached if self._cached[page].priority != self._priorities.of(page)]:
+            raise BrokenBooks(f"pages {wrong} rank by priorities that they no longer have")
+        if lost := free.intersection(self._priorities.claimed()):
+            raise BrokenBooks(f"priorities are claimed for free pages: {sorted(lost)}")
         for number, page in enumerate(self._pages):
             if page.refs != counts[number]:
                 raise BrokenBooks(f"page {number} counts {page.refs} holders, there are {counts[number]}")
@@ -333,10 +332,8 @@ class Ledger:
             tokens = len(content.tokens) if content is not None else 0
             if not tokens <= page.fill <= self.page:
                 raise BrokenBooks(f"page {number}: {tokens} tokens, fill {page.fill}, size {self.page}")
-        if len(free) != len(self._free) or len(cached) != self._cached:
-            raise BrokenBooks(f"{len(self._free)} free ({len(free)} distinct), {self._cached} cached ({len(cached)})")
-        if self._held != len({page for lease in self.leases.values() for page in lease.pages}):
-            raise BrokenBooks(f"{self._held} pages are said to be under a lease")
+        if len(free) != len(self._free) or cached != set(self._cached):
+            raise BrokenBooks(f"{len(self._free)} free ({len(free)} distinct), {self.cached} cached ({len(cached)})")
 
     def __repr__(self) -> str:
         taken = self.room - self.available
@@ -344,28 +341,52 @@ class Ledger:
 
     # -- private
 
-    def _let_go(self, number: int, page: _Page, stale: bool) -> None:
-        page.stamp += 1
-        content = self._index.get(number)
-        if content is None or not content.tokens:
-            self._index.forget(number)
-            self._free.append(number)
-            return
-        page.fill = len(content.tokens)  # what was claimed and never computed is nobody's
-        self._cached += 1
-        rank = self._rank(Cached(PageId(number), content.depth, self._clock, stale))
-        heapq.heappush(self._heap, (rank, page.stamp, number))
-        if len(self._heap) > 4 * self.room:
-            self._heap = [entry for entry in self._heap if self._pages[entry[2]].stamp == entry[1]]
-            heapq.heapify(self._heap)
+    def _let_go(self, numbers: Sequence[int], stale: bool) -> None:
+        """Pages without a holder become cached, or free if nothing can be found in them."""
+        contents = {number: content for number in numbers if (content := self._index.get(number)) and content.tokens}
+        reach = max((content.depth * self.page + len(content.tokens) for content in contents.values()), default=0)
+        for number in self._last_first(numbers) if stale else numbers:
+            content, page = contents.get(number), self._pages[number]
+            if content is None:
+                self._forget(number)
+                self._free.append(number)
+                continue
+            page.fill = len(content.tokens)  # what was claimed and never computed is nobody's
+            page.reach = max(page.reach, reach)
+            self._cached.put(
+                Cached(
+                    PageId(number),
+                    content.depth,
+                    self._clock,
+                    stale and self._age(number),
+                    self._priorities.of(number),
+                    page.reach,
+                    content.name or self._name(content.parent, content.tokens),
+                    self._cached.floor,
+                )
+            )
+
+    def _last_first(self, pages: Iterable[int]) -> list[int]:
+        """What others go on from after what goes on from it."""
+        return sorted(pages, key=lambda page: -content.depth if (content := self._index.get(page)) else 1)
+
+    def _age(self, page: int) -> bool:
+        """Give up what nobody holds and nothing goes on from, and say whether that was so."""
+        alone = self._pages[page].refs == 0 and not self._index.followed(page)
+        if alone:
+            self._index.age(page)
+        return alone
+
+    def _forget(self, number: int) -> None:
+        self._index.forget(number)
+        self._priorities.forget(number)
+
+    def _rerank(self, touched: Iterable[int]) -> None:
+        for page in touched:
+            self._cached.changed(page, priority=self._priorities.of(page))
 
     def _evict(self) -> int:
-        while True:
-            _, stamp, number = heapq.heappop(self._heap)
-            page = self._pages[number]
-            if page.stamp == stamp and page.refs == 0:
-                self._index.forget(number)
-                page.stamp += 1
-                self._cached -= 1
-                self.evicted += 1
-                return number
+        number = self._cached.pop()
+        self._forget(number)
+        self.evicted += 1
+        return number

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from typing_extensions import Buffer
 
 from .shape import Shape
 
@@ -26,11 +29,13 @@ class Pages:
         self.shape = shape
         self.room = room
         self.device = torch.device(device)
-        size = (shape.kv_heads, room * shape.page, shape.head_dim)
+        size = (shape.layers, 2, shape.kv_heads, room * shape.page, shape.head_dim)
         dtype: torch.dtype = getattr(torch, shape.dtype)
-        self.k = [torch.zeros(size, dtype=dtype, device=self.device) for _ in range(shape.layers)]
+        # One tensor, so that a page goes in or out in a single copy.
+        self._all = torch.zeros(size, dtype=dtype, device=self.device)
+        self.k: list[torch.Tensor] = [layer[0] for layer in self._all]
         """Keys, one tensor a layer: [kv_heads, room * page, head_dim]."""
-        self.v = [torch.zeros(size, dtype=dtype, device=self.device) for _ in range(shape.layers)]
+        self.v: list[torch.Tensor] = [layer[1] for layer in self._all]
         """Values, one tensor a layer: [kv_heads, room * page, head_dim]."""
 
     def __repr__(self) -> str:
@@ -48,8 +53,33 @@ class Pages:
         if src == dst or tokens == 0:
             return
         a, b = src * self.shape.page, dst * self.shape.page
-        for tensor in (*self.k, *self.v):
-            tensor[:, b : b + tokens] = tensor[:, a : a + tokens]
+        self._all[..., b : b + tokens, :] = self._all[..., a : a + tokens, :]
+
+    def read(self, page: int, tokens: int) -> memoryview:
+        """The bytes of a page's first `tokens` slots: [layers, 2 (keys, values), kv_heads, tokens, head_dim].
+
+        A copy of its own, in the machine's byte order. Raises as `copy` does.
+        """
+        stretch = self._stretch(page, tokens).contiguous()
+        flat: Any = stretch.cpu().reshape(-1).view(torch.uint8).numpy()
+        return memoryview(flat)
+
+    def write(self, page: int, tokens: int, data: Buffer) -> None:
+        """Fill a page's first `tokens` slots with what begins `data`, which is bytes of at least as many tokens.
+
+        Raises as `copy` does, and ValueError for bytes of another size than a whole number of tokens.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable")  # nor is it written to
+            flat = torch.frombuffer(data, dtype=self._all.dtype)
+        held, odd = divmod(flat.numel() * flat.element_size(), self.shape.bytes_per_token)
+        if odd or held < tokens:
+            raise ValueError(
+                f"{tokens} tokens were to be written; found {flat.numel() * flat.element_size()} bytes, and a token "
+                f"has {self.shape.bytes_per_token}"
+            )
+        given = flat.view(self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)
+        self._stretch(page, tokens).copy_(given[..., :tokens, :])
 
     def slots(self, table: Sequence[int], start: int, stop: int) -> torch.Tensor:
         """Where positions `start..stop-1` of a sequence lie whose i-th page is `table[i]`.
@@ -73,6 +103,13 @@ class Pages:
         self._check(held)
         every = (torch.tensor(held)[:, None] * page + torch.arange(page)).view(-1)
         return every[start - first * page : stop - first * page]
+
+    def _stretch(self, page: int, tokens: int) -> torch.Tensor:
+        self._check((page,))
+        if not 0 < tokens <= self.shape.page:
+            raise ValueError(f"{tokens} tokens were asked for; a page holds 1 to {self.shape.page}")
+        at = page * self.shape.page
+        return self._all[..., at : at + tokens, :]
 
     def _check(self, pages: Sequence[int]) -> None:
         if min(pages) < 0 or max(pages) >= self.room:

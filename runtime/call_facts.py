@@ -34,7 +34,7 @@ def kv_attributes(facts: Facts) -> dict[str, Any]:
         names.KV_HIT_TOKENS: facts.reused_tokens,
         names.KV_COMPUTED_TOKENS: facts.computed_tokens + facts.recomputed_tokens,
         names.KV_RECOMPUTED_TOKENS: facts.recomputed_tokens + facts.lost_tokens,
-        names.KV_TIER: "device",
+        names.KV_TIER: facts.tier,
         names.KV_WHY: facts.lost_why or facts.why,
         names.QUEUE_SECONDS: facts.queued_s,
         **reason,

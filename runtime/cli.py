@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm, replay and trace. The only file that reads the environment."""
+"""The command line: demo, serve, vllm, replay, trace and kv. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from ..kvstore import KVError
 from ..scheduler import POLICIES, NotTheSame
 from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
+from .below import tiers
+from .cli_kv import kv_options, kv_shown
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
 from .host import Host
@@ -34,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     again.add_argument("journal", type=Path, metavar="FILE")
     trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
+    kv_options(commands.add_parser("kv", help="look into a disk tier: its snapshots, is it whole, what can go"))
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:cut])
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{options.command} hands nothing on: found {' '.join(given[cut:])}")
     try:
         return _COMMANDS[options.command](options)
-    except (SostenutoError, TracingError, NotTheSame, ValueError, OSError) as error:
+    except (SostenutoError, KVError, TracingError, NotTheSame, ValueError, OSError) as error:
         print(f"sostenuto: {error}", file=sys.stderr)
         return 1
 
@@ -118,6 +123,15 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
     _engine_options(parser)
     parser.add_argument("--policy", default="sostenuto", choices=sorted(POLICIES), help="who schedules")
     parser.add_argument("--pool-tokens", type=_positive, metavar="N", help="tokens that the pool holds")
+    parser.add_argument(
+        "--host-tokens", type=_positive, default=0, metavar="N", help="tokens of contexts kept in host memory below it"
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="FOLDER",
+        help="keep contexts that wait for a person there, for later processes too",
+    )
     parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: loopback)")
     parser.add_argument("--port", type=int, default=8000, help="0: one that is free (default: 8000)")
     parser.add_argument("--name", help="what the model is called (default: its own name)")
@@ -141,7 +155,8 @@ def _serve(options: argparse.Namespace) -> int:
             tracer = provider("sostenuto-serve", trace_file=options.trace, otlp=otlp)
             stack.callback(tracer.shutdown)
             use(Tracing(tracer))
-        host = stack.enter_context(Host(engine, policy=options.policy, journal=options.journal))
+        below = tiers(options.host_tokens, options.store)
+        host = stack.enter_context(Host(engine, policy=options.policy, journal=options.journal, below=below))
         serve(host, bind=options.bind, port=options.port, keys=keys, open=options.open, name=options.name)
     return 0
 
@@ -206,14 +221,24 @@ def _trace(options: argparse.Namespace) -> int:
     shown, left_out = trace_shown(options)
     if left_out and sys.stderr is not None:  # print takes None for standard output
         print(f"sostenuto: {left_out}", file=sys.stderr)
-    try:
-        print(writable(shown), flush=True)
-    except BrokenPipeError:  # who read it has seen enough; nothing is left to complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _print(shown)
     return 0
 
 
-_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay, "trace": _trace}
+def _kv(options: argparse.Namespace) -> int:
+    shown, code = kv_shown(options, time.time())
+    _print(shown)
+    return code
+
+
+def _print(text: str) -> None:
+    try:
+        print(writable(text), flush=True)
+    except BrokenPipeError:  # who read it has seen enough; nothing is left to complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay, "trace": _trace, "kv": _kv}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from ..tools import Call
 from .ask import Message
 from .sampling import Sampling
 
@@ -120,3 +122,33 @@ class History:
     def _ended(self) -> tuple[Heard | Fed | Said, ...]:
         begun = self.begun
         return self.parts if begun is None else (*self.parts[:-1], replace(begun, whole=True))
+
+
+def plain(history: History) -> dict[str, Any]:
+    """A history as JSON can hold it."""
+    parts = [{"kind": type(part).__name__, **asdict(part)} for part in history.parts]
+    return {"tokens": list(history.tokens), "parts": parts}
+
+
+def history_of(record: Mapping[str, Any]) -> History:
+    """The history that `plain` made. Raises KeyError, TypeError and ValueError for anything else."""
+    return History(tuple(record["tokens"]), tuple(_part(dict(part)) for part in record["parts"]))
+
+
+def _part(record: dict[str, Any]) -> Heard | Fed | Said:
+    match record.pop("kind"):
+        case "Heard":
+            return Heard(record["start"], record["stop"], tuple(_message(each) for each in record["messages"]))
+        case "Said":
+            sampling = record["sampling"]
+            drawn = Sampling(**sampling | {"stop": tuple(sampling["stop"])})
+            return Said(record["start"], record["stop"], drawn, record["whole"])
+        case "Fed":
+            return Fed(**record)
+        case other:
+            raise ValueError(f"found a part {other!r}; a conversation has Heard, Fed and Said")
+
+
+def _message(record: Mapping[str, Any]) -> Message:
+    calls = tuple(Call(**each) for each in record["calls"])
+    return Message(**{**record, "calls": calls, "tokens": tuple(record["tokens"])})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -10,16 +11,22 @@ from threading import Lock
 from typing import Any, cast, get_args
 from uuid import uuid4
 
+from ..kvstore.hints import Reply
+from ..kvstore.tiers import DiskTier
 from ..scheduler import Closed, Event, KvPolicy, Marked, ProgramId, Unmarked, named
 from ..tools import HERMES, Parser, Prose
 from ..tracing import here
 from .answer import Answering
 from .ask import Ask
+from .below import Below, tiers
 from .engines import End, Speaker, StepEngine, TurnEngine
 from .errors import Unable
+from .hinted import hinted
 from .loop import Loop
+from .parcels import Parcels
 from .render import Renderer
 from .request import Request
+from .saved import Saved
 from .voice import Voice
 from .weights import Running
 
@@ -34,14 +41,23 @@ class Host:
     """
 
     def __init__(
-        self, engine: StepEngine | TurnEngine, *, policy: str = "sostenuto", journal: Path | None = None
+        self,
+        engine: StepEngine | TurnEngine,
+        *,
+        policy: str = "sostenuto",
+        journal: Path | None = None,
+        below: Sequence[Below] = (),
     ) -> None:
+        """`below` are the tiers below the device, nearest first; Unable for an engine that cannot use them."""
         self.engine = engine
         self.can = engine.can
         # What takes messages is spoken to in messages, and its calls come in the plainest of the dialects.
         self._voice = Voice(cast(Speaker, engine), engine.name) if engine.can.tokens else None
         self.dialect = self._voice.dialect if self._voice is not None else HERMES
-        self.loop = Loop(engine, named(policy), journal=journal)
+        self.loop = Loop(engine, named(policy), journal=journal, below=below)
+        disk = next((one.tier for one in below if isinstance(one.tier, DiskTier)), None)
+        self._saved = None if disk is None else Saved(self.loop, disk)
+        self.parcels = Parcels(self.loop)
         self._numbers = count(1)
         self._tended: Counter[str] = Counter()
         self._tending = Lock()
@@ -60,19 +76,31 @@ class Host:
         pool_tokens: int = POOL_TOKENS,
         journal: Path | None = None,
         dtype: str | None = None,
+        host_tokens: int = 0,
+        store: Path | str | None = None,
     ) -> Host:
         """Load a model (a directory, a GGUF file, a hub id; None: the packaged one) and serve it.
 
-        Raises ModelNotFound or ModelUnsupported, and ValueError for an unknown policy, before anything is loaded.
+        Contexts that leave the device are kept in host memory, for so many tokens, and in the folder `store`, where
+        they outlive the process. Raises ModelNotFound or ModelUnsupported, and before anything is loaded ValueError
+        for an unknown policy, and TierLocked or BadStore for a folder that cannot be used.
         """
         named(policy)
+        below = tiers(host_tokens, None if store is None else Path(store))
         # Loading torch takes seconds: only who opens a model pays for it.
         from .engines.torch.engine import TorchEngine
         from .engines.torch.model import Model
         from .engines.torch.weights import locate
 
         engine = TorchEngine(Model.load(locate(model), dtype=dtype), pool_tokens=pool_tokens)
-        return cls(engine, policy=policy, journal=journal)
+        return cls(engine, policy=policy, journal=journal, below=below)
+
+    @property
+    def saved(self) -> Saved:
+        """Conversations on the disk. Raises Unable for a host that has none."""
+        if self._saved is None:
+            raise Unable("this host keeps nothing on a disk: open it with store=FOLDER")
+        return self._saved
 
     @property
     def voice(self) -> Voice:
@@ -151,6 +179,14 @@ class Host:
     def unmark(self, *keys: str) -> None:
         """Nobody will come back to these; unknown ones are ignored."""
         self.loop.tell(Unmarked(keys))
+
+    def hint(self, message: object, *, tenant: str = "default") -> tuple[Reply, ...]:
+        """Wishes of a tenant for what is kept: an envelope of hints (`kvstore.hints`), as JSON or as plain objects.
+
+        Every hint is answered, also one that is nonsense; none changes what is said.
+        """
+        text = message if isinstance(message, str) else json.dumps(message)
+        return self.loop.within(hinted(self.loop, text, tenant, next(self._numbers))).result()
 
     def tell(self, event: Event) -> None:
         """Report what happened to a program outside the model."""

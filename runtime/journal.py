@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..kvstore import Ledger
+from ..kvstore import Elsewhere, Ledger
 from ..scheduler import (
     Arrived,
     Cancelled,
@@ -21,9 +21,14 @@ from ..scheduler import (
     Event,
     Finished,
     Forking,
+    Hinted,
     Interrupted,
     Kernel,
+    Known,
+    Lost,
     Marked,
+    Moved,
+    Moving,
     NeedRoom,
     NotTheSame,
     Paused,
@@ -39,7 +44,7 @@ from ..scheduler import (
 )
 from .errors import BrokenJournal
 
-FORMAT = 3
+FORMAT = 4
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
@@ -58,6 +63,10 @@ _EVENTS: dict[str, type[Event]] = {
         Marked,
         Unmarked,
         Reweighted,
+        Moved,
+        Known,
+        Lost,
+        Hinted,
         Tick,
     )
 }
@@ -71,6 +80,7 @@ class Journal:
         self._file: IO[str] = path.open("w", encoding="utf-8")
         head = {"format": FORMAT, "policy": kernel.policy.name, "room": kernel.books.room, "page": kernel.books.page}
         head |= {"hold_budget": kernel.hold_budget, "grows": kernel.books.grows}
+        head |= {"tiers": kernel.moves.elsewhere.rooms}
         self._line(head)
 
     def write(self, event: Event, now: float, effects: Sequence[Effect]) -> None:
@@ -128,6 +138,8 @@ def decode(record: dict[str, Any]) -> Event:
         return Stepped(tuple(steps))
     if kind is Reweighted:
         values["roots"] = tuple((old, new) for old, new in values["roots"])
+    if kind is Known:
+        values["blocks"] = tuple(Moving(**block | {"tokens": tuple(block["tokens"])}) for block in record["blocks"])
     event: Event = kind(**values)
     return event
 
@@ -158,6 +170,7 @@ def _kernel(path: Path, head: dict[str, Any]) -> Kernel:
     try:
         policy = named(head["policy"])
         ledger = Ledger(head["room"], head["page"], rank=policy.evict)
-        return Kernel(ledger, policy, hold_budget=head["hold_budget"], grows=head["grows"])
+        elsewhere = Elsewhere(head["page"], head["tiers"])
+        return Kernel(ledger, policy, hold_budget=head["hold_budget"], grows=head["grows"], elsewhere=elsewhere)
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenJournal(f"{path}, line 1 should name policy, room and page: {error}") from error

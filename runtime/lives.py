@@ -223,7 +223,7 @@ def _tell_taken(turn: Turn, facts: Facts, place: Place, zero: int) -> None:
         names.KV_TOKENS: known.tokens,
         names.KV_HIT_TOKENS: min(known.tokens, facts.reused_tokens),
         names.KV_RECOMPUTED_TOKENS: facts.lost_tokens,
-        names.KV_TIER: "device",
+        names.KV_TIER: facts.tier,
         names.KV_WHY: facts.lost_why or facts.why,
     }
     links = () if known.hold is None else ((known.hold, "hold"),)

@@ -12,16 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
-from ..kvstore import Ledger
+from ..kvstore import Seal
 from ..scheduler import (
-    HOLD_BUDGET,
+    Answered,
     Arrived,
     Cancelled,
+    CancelMove,
+    Drop,
     Effect,
     Event,
     Evict,
@@ -30,8 +31,8 @@ from ..scheduler import (
     Grow,
     Hold,
     Keep,
-    Kernel,
     KvPolicy,
+    Move,
     NeedRoom,
     Paused,
     Policy,
@@ -49,6 +50,8 @@ from ..scheduler import (
     Wake,
     lease_key,
 )
+from .alarm import Alarm
+from .below import Below, kernel
 from .clock import Clock
 from .clock_steps import StepClock
 from .clock_turns import TurnClock
@@ -56,23 +59,28 @@ from .engines import End, Said, StepEngine, TurnEngine
 from .errors import Busy, EngineFailed, HostClosed, Refused, TooLate, Unable
 from .journal import Journal
 from .lives import Lives
+from .mover import Mover
 from .passages import Passages
+from .portal import Portal, Result
 from .request import Request
 from .ticket import Ended, Piece, Ticket
 from .turn import Turn, job_of, kept
 from .weights import Running, Weights
 
-Result = TypeVar("Result")
-
 
 class Loop:
     """Turns in, chunks out. `policy` decides; `journal` gets every event. Close it, or use it in a `with`."""
 
-    def __init__(self, engine: StepEngine | TurnEngine, policy: Policy, *, journal: Path | None = None) -> None:
+    def __init__(
+        self,
+        engine: StepEngine | TurnEngine,
+        policy: Policy,
+        *,
+        journal: Path | None = None,
+        below: Sequence[Below] = (),
+    ) -> None:
         self.engine = engine
-        ledger = Ledger(engine.room, engine.page, rank=policy.evict)
-        budget = HOLD_BUDGET if engine.can.hold else 0.0
-        self.kernel = Kernel(ledger, policy, hold_budget=budget, grows=engine.can.preempt)
+        self.kernel, self._tiers = kernel(engine, policy, below), [one.tier for one in below]
         self._journal = Journal(journal, self.kernel) if journal is not None else None
         self._turns: dict[TurnId, Turn] = {}
         self._numbers = count(1)
@@ -81,10 +89,9 @@ class Loop:
         self._lives = Lives(engine, self._zero)
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._rings = 0.0
-        self._closed = self._broken = False
-        self._door = threading.Lock()  # nobody comes in between the look at `_closed` and the loop's end
+        self._alarm = Alarm(self._now, self._ring)
+        self._broken = False
+        self._portal = Portal()
         self._start = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="sostenuto-loop", daemon=True)
         self._thread.start()
@@ -94,22 +101,20 @@ class Loop:
 
     def submit(self, request: Request) -> Ticket:
         """Hand a turn in; returns at once. Errors come out of the ticket."""
-        with self._door:
-            if self._closed:
-                raise HostClosed("this host is closed: open another one")
+        with self._portal.entering():
             number = next(self._numbers)
             turn = TurnId(f"t{number}")
-            ticket = Ticket(lambda: self._call(self._cancel, turn))
-            self._call(self._arrive, number, request, ticket)
+            ticket = Ticket(lambda: self._portal.call(self._cancel, turn))
+            self._portal.call(self._arrive, number, request, ticket)
             return ticket
 
     def tell(self, event: Event) -> None:
         """Report something that happened outside (a tool, an end); returns at once."""
-        self._call(self._post, event)
+        self._portal.call(self.post, event)
 
     def watch(self, watcher: Callable[[Effect], None]) -> None:
         """Call `watcher` with every effect, on the loop's thread; it must not block."""
-        self._call(self._watchers.append, watcher)
+        self._portal.call(self._watchers.append, watcher)
 
     def ask(self) -> str:
         """The kernel's state in one line, after everything told so far; raises BrokenBooks if the books are wrong."""
@@ -118,12 +123,16 @@ class Loop:
             self.kernel.books.check()
             return repr(self.kernel)
 
-        return self._within(look()).result()
+        return self.within(look()).result()
+
+    def within(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Let the loop's thread do something, after everything told so far. Raises HostClosed."""
+        return self._portal.within(work)
 
     @property
     def closed(self) -> bool:
         """Nobody is let in any more."""
-        return self._closed
+        return self._portal.closed
 
     def root(self, tenant: str) -> str:
         """The root of a tenant's context names under the present weights, in hex."""
@@ -146,7 +155,7 @@ class Loop:
                 self._over(name, "abort")
             return len(names)
 
-        return self._within(end()).result()
+        return self.within(end()).result()
 
     def update(
         self, load: Callable[[int], None], version: int | None, *, kv: KvPolicy, running: Running
@@ -159,13 +168,11 @@ class Loop:
         """
         if not self.engine.can.weights:
             raise Unable(f"{self.engine.name} takes no weights while it runs: give them to its server")
-        return self._within(self._reweight(load, version, kv, running))
+        return self.within(self._reweight(load, version, kv, running))
 
     def close(self) -> None:
         """Cancel what runs, end both threads, close the journal. Closing twice is harmless."""
-        with self._door:
-            self._closed = True
-            self._call(self._clock.stop)
+        self._portal.shut(lambda: self._clock.stop())
         self._thread.join()
         self._compute.shutdown()
         if self._journal is not None:
@@ -179,18 +186,6 @@ class Loop:
 
     # -- on the loop's own thread
 
-    def _within(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Let the loop's thread do something, after everything told so far."""
-        with self._door:
-            if self._closed:
-                work.close()
-                raise HostClosed("this host is closed: open another one")
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nothing is left that could be changed
-            self._loop.call_soon_threadsafe(function, *arguments)
-
     def _now(self) -> float:
         return time.monotonic() - self._start
 
@@ -201,19 +196,24 @@ class Loop:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._break)
+        self._portal.open()
         self._clock: Clock
         if isinstance(self.engine, StepEngine):
             self._clock = StepClock(self.engine, self, self._compute)
         else:
             self._clock = TurnClock(self.engine, self)
-        self._begun.set()
+        self.mover = Mover(cast(StepEngine, self.engine), self._tiers, report=self.post, seal=self.seal)
         try:
+            await self.mover.open()
+            self._begun.set()
             await self._clock.run()
             if not self._broken:
                 for name in list(self._turns):
                     self._finish(name, HostClosed("the host was closed while this turn was on its way"))
+            await self.mover.close()
         finally:
-            self._closed = True
+            self._begun.set()
+            self._portal.closed = True
             self._lives.close(self._now())
             for turn in self._turns.values():
                 turn.ticket.put(HostClosed("the host broke down while this turn was on its way: its log says why"))
@@ -222,12 +222,12 @@ class Loop:
     def _break(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A defect of ours in a callback: the books may be wrong. Better to end every turn than to let them hang."""
         loop.default_exception_handler(context)
-        self._closed = self._broken = True
+        self._portal.closed = self._broken = True
         self._clock.stop()
 
     def _arrive(self, number: int, request: Request, ticket: Ticket) -> None:
         name = TurnId(f"t{number}")
-        if self._closed:
+        if self.closed:
             ticket.put(HostClosed("the host was closed before this turn began"))
             return
         job = job_of(request, name, self.root(request.tenant), self.engine)
@@ -242,13 +242,13 @@ class Loop:
         # Without token ids a turn is one page of a pool that has a page for each turn at once.
         known, more = (request.tokens, job.sampling.max_tokens) if self.engine.can.tokens else ((number,), 0)
         program = ProgramId(request.program)
-        self._post(Arrived(name, program, request.branch, job.salt, known, more, request.tended))
+        self.post(Arrived(name, program, request.branch, job.salt, known, more, request.tended))
 
     def _cancel(self, name: TurnId) -> None:
         # Whoever cancelled has left; another thread or coroutine may still be reading, and must not wait for ever.
         self._finish(name, CancelledError(f"turn {name} was cancelled"))
 
-    def _post(self, event: Event) -> list[Effect]:
+    def post(self, event: Event) -> list[Effect]:
         now = self._now()
         effects = self.kernel.handle(event, now)
         if self._journal is not None:
@@ -277,42 +277,42 @@ class Loop:
             case Refuse(turn=name, why=why):
                 self._finish(name, Refused(why))
             case Wake():
-                self._set_alarm()
+                self._alarm.set(self.kernel.ledger.soonest)
+            case Move():
+                self.mover.begin(effect)
+            case CancelMove(id=move):
+                self.mover.cancel(move)
+            case Drop():
+                self.mover.drop(effect)
             case Hold(program=program, branch=branch, until=until):
                 self._lives.held(effect, self._now())
                 self._clock.hold(lease_key(program, branch), until - self._now())
             case Release(program=program, branch=branch):
                 self._lives.released(effect, self._now())
                 self._clock.release(lease_key(program, branch))
-            case Keep() | Forget():
+            case Keep() | Forget() | Answered():
                 pass  # books only: the kernel has changed them already
 
-    def _set_alarm(self) -> None:
-        """One timer for all that ends by itself: what is replaced or released long before would leave thousands."""
-        soonest = self.kernel.ledger.soonest
-        if soonest is not None and (self._alarm is None or soonest < self._rings):
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._rings = soonest
-            self._alarm = self._loop.call_later(max(0.0, soonest - self._now()) + 0.001, self._ring)
-
     def _ring(self) -> None:
-        self._alarm = None
-        self._post(Tick())
-        self._set_alarm()
+        self.post(Tick())
+        self._alarm.set(self.kernel.ledger.soonest)
+
+    def seal(self, root: str) -> Seal:
+        """What the blocks under a root are sealed with."""
+        return cast(StepEngine, self.engine).seal(*self._weights.behind(root))
 
     def _begin(self, turn: Turn, effect: Start) -> None:
         turn.passages.enter("prefill", self._now(), effect.why)
         if not turn.started:
             # When it is started again, what is found is no hit: it was computed for this turn already.
-            turn.started, turn.reused, turn.why = True, effect.reuse, effect.why
+            turn.started, turn.reused, turn.why, turn.tier = True, effect.reuse, effect.why, effect.tier
             if self.engine.can.tokens:
                 self._lives.began(turn, effect)
         turn.job.priority = self.kernel.books.program(ProgramId(turn.request.program)).number
         turn.stale += self._clock.begin(turn.job, effect)
 
     def need(self, turns: tuple[TurnId, ...]) -> None:
-        self._post(NeedRoom(turns))
+        self.post(NeedRoom(turns))
 
     def settle(self, said: Sequence[Said]) -> None:
         """Books first: whoever ended frees or holds pages in the same moment in which the step is over."""
@@ -329,7 +329,7 @@ class Loop:
                 turn.passages.spoke(self._now(), one.token is not None, forced=one.forced)
                 turn.text.append(one.text)
                 turn.ticket.put(Piece.of(one))
-        self._post(Stepped(steps))
+        self.post(Stepped(steps))
         for one in ended:
             if one.turn in self._turns and one.end is not None:
                 self._over(one.turn, one.end)
@@ -342,7 +342,7 @@ class Loop:
         assert turn is not None  # whoever calls has just seen it
         tools = turn.request.tools_called("".join(turn.text), reason)
         self._lives.ends(turn, tools, self._now())
-        effects = self._post(Paused(name, tools) if tools else Finished(name))
+        effects = self.post(Paused(name, tools) if tools else Finished(name))
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
         if hold is None:
             self._clock.release(turn.job.key)  # what an engine keeps by itself for a while is not needed either
@@ -374,7 +374,7 @@ class Loop:
             self._lives.ends(turn, (), self._now())
             self._lives.over(turn, fault)
             turn.ticket.put(fault)
-            self._post(Cancelled(name))
+            self.post(Cancelled(name))
 
     def lost(self, turns: Sequence[TurnId] | None, fault: BaseException) -> None:
         """Report turns that the engine lost; None: all that run. Those that wait have lost nothing."""
@@ -396,5 +396,5 @@ class Loop:
             for name in begun if running == "abort" else ():
                 self._over(name, "abort")
             await self._loop.run_in_executor(self._compute, load, version)
-            self._post(Reweighted(kv, self._weights.advance(version, kv)))
+            self.post(Reweighted(kv, self._weights.advance(version, kv)))
             return version

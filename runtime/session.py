@@ -23,7 +23,7 @@ from .answer import Answer, Answering
 from .ask import Ask, Message
 from .calling import calling, tell_answer
 from .errors import BadMessage, Busy, ForeignMark, ForkAlive, SessionClosed, Unable, UnknownMark
-from .history import History
+from .history import History, history_of, plain
 from .host import Host
 from .sampling import Sampling
 
@@ -74,6 +74,37 @@ class Session:
         wanted = Ask((), tuple(tools), sampling=sampling or Sampling(), program=name, tenant=tenant)
         self._settle(_Family(host, name), replace(wanted, **ask), history or History())
 
+    @classmethod
+    def restore(cls, host: Host, key: str, *, tenant: str = "default", **rest: Any) -> Self:
+        """The conversation of a durable mark, set by this process or another; `rest` as for a new session.
+
+        Its keys and values come from the disk with the next answer; what is missing there is computed. Raises
+        UnknownMark; Mismatch, which names each field, for one of another model; BadRecord for one that is damaged.
+        """
+        parked = host.saved.find(key, tenant=tenant)
+        if parked is None:
+            known = ", ".join(sorted(host.saved.keys(tenant=tenant))) or "there are none"
+            raise UnknownMark(f"no durable mark {key!r} of tenant {tenant}: {known}")
+        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), **rest)
+
+    def pack(self) -> bytes:
+        """This conversation and what is computed of it, for another process or host: `unpack` goes on with it there.
+
+        Raises Unable for a host without tiers below the device.
+        """
+        self._idle()
+        return self._host.parcels.pack(self.tokens, tenant=self._ask.tenant, note={"history": plain(self._history)})
+
+    @classmethod
+    def unpack(cls, host: Host, data: bytes | memoryview, *, tenant: str = "default", **rest: Any) -> Self:
+        """The conversation of a parcel; `rest` as for a new session.
+
+        Raises Mismatch, which names each field, for one of another model or tenant, and BadRecord for one that is
+        damaged; Unable as `pack` does.
+        """
+        parked = host.parcels.unpack(data, tenant=tenant)
+        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), **rest)
+
     @property
     def tokens(self) -> tuple[int, ...]:
         """All of the conversation so far."""
@@ -122,9 +153,16 @@ class Session:
 
     # -- moments
 
-    def mark(self, key: str) -> Mark:
-        """Keep this moment under a name; the same name again moves it. Nothing is copied."""
+    def mark(self, key: str, *, durable: bool = False) -> Mark:
+        """Keep this moment under a name; the same name again moves it. Nothing is copied on the device.
+
+        A `durable` mark is on the host's disk when this returns, and outlives the process: `restore` goes on with it.
+        Raises Unable for that where the host was opened without a `store`, and TierFull or TierGone.
+        """
         self._idle()
+        if durable:
+            note = {"history": plain(self._history)}
+            self._host.saved.keep(key, self.tokens, tenant=self._ask.tenant, note=note)
         mark = Mark(key, self._history, self._host.engine.fingerprint, self._ask.tenant)
         with work_span(names.KV_SNAPSHOT, {names.KV_KEY: key, names.KV_TOKENS: len(self.tokens)}):
             self._marks[key] = mark

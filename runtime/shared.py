@@ -1,4 +1,4 @@
-"""Hosts that doors share: one for each model, policy and pool, opened on first use, closed with the process."""
+"""Hosts that doors share: one for each model, policy, pool and tiers, opened on first use, closed with the process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import threading
 
 from .host import POOL_TOKENS, Host
 
-_hosts: dict[tuple[str | None, str, int], Host] = {}
+_hosts: dict[tuple[object, ...], Host] = {}
 _lock = threading.Lock()
 
 
-def shared_host(model: str | None = None, *, policy: str = "sostenuto", pool_tokens: int = POOL_TOKENS) -> Host:
-    """The process's host of this model, policy and pool. Raises what `Host.open` raises."""
-    key = (model, policy, pool_tokens)
+def shared_host(
+    model: str | None = None,
+    *,
+    policy: str = "sostenuto",
+    pool_tokens: int = POOL_TOKENS,
+    host_tokens: int = 0,
+    store: str | None = None,
+) -> Host:
+    """The process's host of this model, policy, pool and tiers. Raises what `Host.open` raises."""
+    key = (model, policy, pool_tokens, host_tokens, store)
     with _lock:
         if key not in _hosts or _hosts[key].closed:
-            _hosts[key] = Host.open(model, policy=policy, pool_tokens=pool_tokens)
+            _hosts[key] = Host.open(model, policy=policy, pool_tokens=pool_tokens, host_tokens=host_tokens, store=store)
         return _hosts[key]
 
 

@@ -68,6 +68,8 @@ class Facts:
     """Computed for an earlier turn of the same conversation, and computed once more for this one's prompt."""
     lost_why: str = ""
     """Why they were gone."""
+    tier: str = "device"
+    """The lowest tier from which some of what was reused had to be fetched."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
     held_until: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from ..scheduler import Hold, TurnId, lease_key
+from ..scheduler import DEVICE, Hold, TurnId, lease_key
 from ..tracing import Place, trace_headers
 from .engines import Job, StepEngine, TurnEngine, Usage
 from .passages import Passages
@@ -58,6 +58,8 @@ class Turn:
     known: Known = field(default_factory=Known)
     usage: Usage = field(default_factory=Usage)
     why: str = ""
+    tier: str = DEVICE
+    """The lowest tier that some of its context came from."""
     text: list[str] = field(default_factory=list)
 
     def counted(self, kept: Kept, policy: str, version: int) -> Facts:
@@ -77,6 +79,7 @@ class Turn:
                 said_tokens=said,
                 queued_s=self.passages.seconds("queue"),
                 why=self.why,
+                tier=self.tier,
                 stale_tokens=self.stale,
                 version=version,
                 held_s=kept.seconds,

@@ -19,6 +19,11 @@ class Weights:
         self._model = fingerprint
         self._named = 0  # the version that names carry: it stands still when keys and values are kept
         self._roots: dict[str, str] = {}
+        self._tenants: dict[str, tuple[str, str]] = {}
+
+    def behind(self, root: str) -> tuple[str, str]:
+        """The tenant and the version of the weights that a root was made of; KeyError for one of others."""
+        return self._tenants[root]
 
     def root(self, tenant: str) -> str:
         """The root of a tenant's context names, in hex."""
@@ -26,6 +31,7 @@ class Weights:
         if known is None:
             weights = str(self._named) if self._named else ""
             known = self._roots[tenant] = root(model=self._model, tenant=tenant, weights=weights).hex()
+            self._tenants[known] = tenant, weights
         return known
 
     def advance(self, version: int, kv: KvPolicy) -> tuple[tuple[str, str], ...]:

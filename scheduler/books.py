@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..kvstore import Ledger
 from .events import ProgramId, TurnId
+from .moves import Moves
 from .turn import Turn
 from .world import Program
 
@@ -13,8 +14,9 @@ from .world import Program
 class Books:
     """Kept by the kernel alone, read by everybody. `repr` shows waiting, running and the ledger in one line."""
 
-    def __init__(self, ledger: Ledger, *, grows: bool = True) -> None:
+    def __init__(self, ledger: Ledger, moves: Moves, *, grows: bool = True) -> None:
         self.ledger = ledger
+        self.moves = moves
         self.grows = grows
         self.now = 0.0
         self.turns: dict[TurnId, Turn] = {}
@@ -37,6 +39,10 @@ class Books:
     @property
     def page(self) -> int:
         return self.ledger.page
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        return self.moves.elsewhere.tiers
 
     @property
     def running(self) -> int:
@@ -100,8 +106,9 @@ class Books:
             turn.program.running -= 1
 
     def check(self) -> None:
-        """Raise BrokenBooks unless the ledger's invariants hold for all turns and leases."""
-        self.ledger.check(turn.branch.pages for turn in self.turns.values() if turn.branch is not None)
+        """Raise BrokenBooks unless the ledger's invariants hold for all turns, leases and moves."""
+        branches = (turn.branch.pages for turn in self.turns.values() if turn.branch is not None)
+        self.ledger.check((*branches, *self.moves.pages))
 
     def __repr__(self) -> str:
         return f"{self.waiting} waiting | {self.running} running | {self.ledger!r}"

@@ -1,4 +1,4 @@
-"""The vocabulary: what can happen, and what the kernel can ask for.
+"""The vocabulary: what can happen. What the kernel can ask for is in `effects`.
 
 All of it is plain frozen data, so that a journal can hold it and a replay can compare it. Every effect says `why`,
 for people and for spans.
@@ -12,10 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NewType
 
-from ..kvstore import Copy, PageId
+from ..kvstore import BlockHash, Link, PageId
 
 TurnId = NewType("TurnId", str)
 ProgramId = NewType("ProgramId", str)
+
+DEVICE = "device"
+"""The tier in which the model computes. All others are below it."""
 
 KvPolicy = Literal["salt", "drop", "recompute", "keep"]
 """What becomes of keys and values when the weights change: `salt`: whoever comes computes anew, whoever runs keeps
@@ -24,6 +27,24 @@ they are used on, though other weights would have made others."""
 
 Ending = Literal["resumed", "superseded", "travelled", "closed", "reweighted", "parked", "pressure", "expired"]
 """How a hold comes to its end. With the first five nobody will come back for what was held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A block on its way: its name and what it goes on from, in hex, and its tokens."""
+
+    name: str
+    parent: str
+    tokens: tuple[int, ...]
+    page: PageId | None = None
+    """Where on the device it comes from or goes to, if it does."""
+    tier: str = ""
+    """Where it is fetched from."""
+
+    @property
+    def link(self) -> Link:
+        """As the books of tiers know it."""
+        return Link(BlockHash(bytes.fromhex(self.name)), BlockHash(bytes.fromhex(self.parent)), self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +167,9 @@ class Marked:
     root: str
     tokens: tuple[int, ...]
 
+    tier: str = ""
+    """Where a copy of it is to be made; "" for nowhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unmarked:
@@ -161,6 +185,43 @@ class Reweighted:
     kv: KvPolicy
     roots: tuple[tuple[str, str], ...] = ()
     """Each root that was in use, and the one that takes its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A move is over, one that was cancelled too."""
+
+    id: int
+    done: tuple[str, ...] = ()
+    """The names of the blocks that have arrived; the others are not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """These blocks lie in a tier, and nobody here has put them there: a disk that was written by an earlier process."""
+
+    tier: str
+    blocks: tuple[Moving, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """These blocks, or all, lie in a tier no longer."""
+
+    tier: str
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hinted:
+    """Somebody wishes something for contexts of a tenant."""
+
+    id: int
+    tenant: str
+    root: str
+    """Of the tenant's names, in hex."""
+    message: str
+    """The envelope, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,119 +245,9 @@ Event = (
     | Marked
     | Unmarked
     | Reweighted
+    | Moved
+    | Known
+    | Lost
+    | Hinted
     | Tick
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Run this turn: its first `reuse` tokens are computed already and lie in `pages`."""
-
-    turn: TurnId
-    reuse: int
-    pages: tuple[PageId, ...]
-    copy: Copy | None
-    why: str
-    taken: str | None = None
-    """The branch of its program whose hold it takes up, which may be another than its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evict:
-    """Cached pages that nobody held were given to a turn: what lay in them is lost."""
-
-    turn: TurnId
-    pages: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grow:
-    """A running turn has room for more tokens."""
-
-    turn: TurnId
-    pages: tuple[PageId, ...]
-    copy: Copy | None
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Preempt:
-    """Take a running turn out of the batch; it waits for another `Start`."""
-
-    turn: TurnId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End a running turn where it stands: it can never grow further."""
-
-    turn: TurnId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """A turn will never run."""
-
-    turn: TurnId
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A paused context stays on the device."""
-
-    program: ProgramId
-    turn: TurnId
-    branch: str
-    tokens: int
-    pages: int
-    asked: int
-    until: float
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A held context is held no longer; it may be evicted."""
-
-    program: ProgramId
-    branch: str
-    tokens: int
-    why: str
-    how: Ending
-    """`resumed`: a turn takes it up. Else it was given up, though it can be found until its pages are wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """A marked context stays on the device until nobody wants it, its time is over or its pages are wanted."""
-
-    key: str
-    tokens: int
-    pages: int
-    asked: int
-    until: float
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """A mark keeps nothing any more. Going back to it still works: its tokens are computed again."""
-
-    key: str
-    tokens: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Send a `Tick` at this time."""
-
-    at: float
-    why: str
-
-
-Effect = Start | Evict | Grow | Preempt | Stop | Refuse | Hold | Release | Keep | Forget | Wake

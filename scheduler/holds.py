@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..kvstore import Branch, Ledger
-from .events import Effect, Ending, Hold, Release, TurnId, Wake
+from .effects import Effect, Hold, Release, Wake
+from .events import Ending, TurnId
 from .policies import Retention
 from .world import Program
 

@@ -9,32 +9,30 @@ needs is ever evicted. No turn waits for ever: it starts, or is refused with a r
 
 from __future__ import annotations
 
-from ..kvstore import BlockHash, Branch, Ledger, OutOfPages
+from ..kvstore import BlockHash, Branch, Elsewhere, Ledger, OutOfPages
+from ..kvstore.pins import Pins
 from .books import Books
+from .effects import Effect, Evict, Grow, Preempt, Refuse, Start, Stop
 from .errors import UnknownTurn
 from .events import (
+    DEVICE,
     Arrived,
     Cancelled,
     Closed,
-    Effect,
-    Ending,
     Event,
-    Evict,
     Finished,
     Forking,
-    Grow,
+    Hinted,
     Interrupted,
+    Known,
+    Lost,
     Marked,
+    Moved,
     NeedRoom,
     Paused,
-    Preempt,
-    ProgramId,
     Progress,
-    Refuse,
     Reweighted,
-    Start,
     Stepped,
-    Stop,
     Tick,
     ToolEnded,
     ToolStarted,
@@ -42,10 +40,11 @@ from .events import (
     TurnId,
     Unmarked,
 )
-from .holds import Holds
-from .marks import Marks
+from .hinting import Hinting
+from .moves import Moves
 from .policies import Policy
 from .queue import Queue
+from .retaining import Retaining
 from .turn import Turn
 from .world import Program, Waiting
 
@@ -57,25 +56,36 @@ class Kernel:
     """The schedule over one pool. `repr` shows waiting, running and the ledger in one line.
 
     Without `grows` a turn gets all the pages it may ever need at its start: its engine cannot take it out again.
+    `elsewhere` are the tiers below the device; None: there are none.
     """
 
-    def __init__(self, ledger: Ledger, policy: Policy, *, hold_budget: float = HOLD_BUDGET, grows: bool = True) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        *,
+        hold_budget: float = HOLD_BUDGET,
+        grows: bool = True,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self.ledger = ledger
         self.policy = policy
-        self.books = Books(ledger, grows=grows)
+        self.moves = Moves(ledger, elsewhere or Elsewhere(ledger.page, {}))
+        self.books = Books(ledger, self.moves, grows=grows)
         self.hold_budget = hold_budget
-        self._budget = int(ledger.room * hold_budget)
-        self._holds = Holds(ledger, self._budget)
-        self._marks = Marks(ledger, self._budget)
         self._queue = Queue()
         self._effects: list[Effect] = []
+        budget = int(ledger.room * hold_budget)
+        self.pins = Pins(ledger, total=ledger.room // 2, each=ledger.room // 4)
+        self._kept = Retaining(self.books, policy, budget, effects=self._effects, reorder=self._reorder)
+        self._hinting = Hinting(self.books, self._kept, self.pins, self._effects)
 
     # -- the one entry
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Change the books by one event at `now` (seconds on a clock that never goes back) and say what follows."""
         self.books.now = max(self.books.now, now)
-        self._effects = []
+        self._effects.clear()
         match event:
             case Arrived():
                 self._arrive(event)
@@ -95,24 +105,33 @@ class Kernel:
             case ToolEnded():
                 self.books.program(event.program).tools.pop(event.call, None)
             case Interrupted():
-                self._park(event.program)
+                self._kept.park(event.program)
             case Forking():
                 self.books.program(event.program).expected = event.width
             case Travelled():
-                self._let_go_all(self.books.program(event.program), f"set back to {event.checkpoint}", "travelled")
+                program = self.books.program(event.program)
+                self._kept.let_go_all(program, f"set back to {event.checkpoint}", "travelled")
             case Closed():
                 self._close(event)
             case Marked():
-                self._mark(event)
+                self._kept.mark(event)
             case Unmarked():
-                self._effects += self._marks.forget(event.keys, "nobody will come back to it")
+                self._kept.unmark(event.keys)
             case Reweighted():
                 self._reweight(event)
+            case Moved():
+                self._arrived(event)
+            case Known():
+                self.moves.elsewhere.put(event.tier, [block.link for block in event.blocks])
+            case Lost():
+                self.moves.lost(event)
+            case Hinted():
+                self._hinting.hear(event)
             case Tick():
                 pass
-        self._expire()
+        self._kept.expire()
         self._admit()
-        return self._effects
+        return list(self._effects)
 
     def __repr__(self) -> str:
         return f"<Kernel {self.policy.name} | {self.books!r}>"
@@ -154,7 +173,7 @@ class Kernel:
             return
         if turn.branch is not None:
             if tools:
-                self._retain(turn, turn.branch, tools)
+                self._kept.retain(turn, turn.branch, tools)
             turn.branch.close()
         self.books.forget_if_idle(turn.program)
 
@@ -167,13 +186,14 @@ class Kernel:
 
     def _leave(self, name: TurnId) -> Turn | None:
         self._queue.remove(name)
+        self._effects += self.moves.abandon(name)
         return self.books.leave(name)
 
     def _close(self, event: Closed) -> None:
         program = self.books.programs.get(event.program)
         if program is None:
             return
-        self._let_go_all(program, f"its program {event.why}", "closed")
+        self._kept.let_go_all(program, f"its program {event.why}", "closed")
         program.tools.clear()
         for turn in sorted(program.live):
             self._cancel(turn)
@@ -198,7 +218,9 @@ class Kernel:
         known = turn.tokens[:-1]
         whole = len(turn.tokens) + (0 if self.books.grows else turn.arrived.max_tokens)
         match = self.ledger.match(turn.root, known)
-        pages = -(-whole // self.books.page) - len(match.pages)
+        # A last page that was fetched for this turn is its own already: it is not to be had a second time.
+        own_tail = match.tail is not None and self.moves.keeps(turn.arrived.turn, match.tail)
+        pages = -(-whole // self.books.page) - len(match.pages) - own_tail
         idle = self.ledger.idle(match.pages)
         if self._in_the_making(turn, match.tokens(self.books.page)):
             return False
@@ -208,35 +230,56 @@ class Kernel:
         while pages + idle + growth > self.books.available or not self.policy.admit(
             self.books, self._view(turn), pages + idle
         ):
-            if not self._make_way(turn.program, keep=own):
+            # Pins are the last to give way, and only where nobody runs whose end could make room.
+            if not self._kept.make_way(turn, keep=own) and (self.books.running or not self.pins.give_way()):
                 return False
             match = self.ledger.match(turn.root, known)
             idle = self.ledger.idle(match.pages)
         evicted = self.ledger.evicted
+        name, tier = turn.arrived.turn, self.moves.fetched(turn.arrived.turn)
+        if not tier and (found := self.moves.wanted(turn.root, known, match)):
+            self._effects.append(self.moves.fetch(name, turn.root, found, match))
+            self._note_evicted(turn, evicted)
+            return True  # it waits for them, and not in the queue
         branch = Branch.resume(self.ledger, turn.root, known)
+        self._effects += self.moves.abandon(name)
         reuse = len(branch)
         grown = branch.reserve(whole - reuse)
         turn.branch = branch
         self.books.run(turn)
         turn.program.turns += 1
         taken, why = self._take_over(turn)
-        why = why or ("cached" if reuse else "computed from the start")
+        why = (
+            f"fetched from {tier}"
+            if tier not in ("", DEVICE)
+            else why or ("cached" if reuse else "computed from the start")
+        )
         if turn.preempted:
             why = f"again after preemption, {why}"
-        self._effects.append(Start(turn.arrived.turn, reuse, tuple(branch.pages), grown.copy, why, taken))
+        self._effects.append(Start(name, reuse, tuple(branch.pages), grown.copy, why, taken, tier or DEVICE))
         self._note_evicted(turn, evicted)
         return True
 
     def _held_for(self, turn: Turn) -> str | None:
-        return self._holds.find(turn.program, turn.arrived.branch, turn.tokens)
+        return self._kept.holds.find(turn.program, turn.arrived.branch, turn.tokens)
 
     def _in_the_making(self, turn: Turn, known: int) -> bool:
-        """Is a running turn about to compute, for both, more than a page of what this one lacks?
+        """Is another turn about to compute or fetch, for both, more than a page of what this one lacks?
 
         Starting beside it would compute the same tokens twice; waiting for a step or two shares them.
         """
         more = known + self.books.page
-        return any(other.missing > self.books.page and turn.shares(other) > more for other in self.books.batch.values())
+        coming = (self.books.turns[name] for name in self.moves.waiting)
+        return any(
+            other.missing > self.books.page and turn.shares(other) > more
+            for other in (*self.books.batch.values(), *coming)
+        )
+
+    def _arrived(self, event: Moved) -> None:
+        name, effects = self.moves.arrived(event)
+        self._effects += effects
+        if name is not None:
+            self._enqueue(self.books.turns[name])
 
     def _take_over(self, turn: Turn) -> tuple[str | None, str]:
         """The held branch that a turn goes on from, if any, and what is told of that."""
@@ -246,29 +289,12 @@ class Kernel:
         if turn.program.expected > 1:
             turn.program.expected -= 1  # siblings are still to start from the same context
             return branch, "held for its branches"
-        extends = self._holds.extends(turn.program, branch, turn.tokens)
+        extends = self._kept.holds.extends(turn.program, branch, turn.tokens)
         why = "extended by the next turn" if extends else "replaced by another turn of its branch"
-        self._let_go(turn.program, branch, why, "resumed" if extends else "superseded")
+        self._kept.let_go(turn.program, branch, why, "resumed" if extends else "superseded")
         return (branch, "held") if extends else (None, "")
 
     # -- room
-
-    def _make_way(self, wanting: Program, *, keep: str | None = None) -> bool:
-        """End a mark, or one hold for the sake of `wanting`: of the program that came last, its own too but `keep`."""
-        if gone := self._marks.give_way(f"room for {wanting.id}"):
-            self._effects += gone
-            return True
-        holders = [
-            program
-            for program in self.books.programs.values()
-            if program.leases and (program is wanting or self.policy.yields(self.books, program, wanting))
-        ]
-        for program in sorted(holders, key=lambda holder: -holder.number):
-            branch = next((branch for branch in program.leases if program is not wanting or branch != keep), None)
-            if branch is not None:
-                self._let_go(program, branch, f"room for {wanting.id}", "pressure")
-                return True
-        return False
 
     def _grow_all(self, names: tuple[TurnId, ...]) -> None:
         turns = [self.books.batch[name] for name in names if name in self.books.batch]
@@ -283,7 +309,7 @@ class Kernel:
             try:
                 growth = turn.branch.reserve(len(turn.tokens) - len(turn.branch))
             except OutOfPages:
-                if not self._make_way(turn.program) and not self._preempt_for(turn):
+                if not self._kept.make_way(turn) and not self._preempt_for(turn):
                     return
             else:
                 if growth.pages or growth.copy:
@@ -300,7 +326,7 @@ class Kernel:
         victims = max(
             self.books.batch.values(), key=lambda other: (self.policy.preempt(self.books, other.program), other.number)
         )
-        if victims is turn and self.books.running == 1 and self.books.held == 0:
+        if victims is turn and self.books.running == 1 and self.books.held == 0 and not self.moves:
             self._effects.append(
                 Stop(turn.arrived.turn, f"the pool of {self.books.room} pages is full with this turn alone")
             )
@@ -318,71 +344,26 @@ class Kernel:
         self._effects.append(Preempt(turn.arrived.turn, why))
         self._enqueue(turn)
 
-    # -- holds
-
-    def _retain(self, turn: Turn, branch: Branch, tools: tuple[str, ...]) -> None:
-        line = turn.arrived.branch
-        retention = self.policy.retain(self.books, turn.program, tools)
-        if retention.seconds <= 0 or not len(branch):
-            return
-        if line in turn.program.leases:
-            self._let_go(turn.program, line, "replaced by a newer pause", "superseded")
-        # Marks and holds have one budget, and a program that will come back goes before one that may.
-        while self._marks and self.ledger.held + len(branch.pages) > self._budget:
-            self._effects += self._marks.give_way(f"a hold for {turn.program.id}")
-        self._effects += self._holds.keep(turn.program, (turn.arrived.turn, line), branch, retention, self.books.now)
-
-    def _park(self, name: ProgramId) -> None:
-        program = self.books.programs.get(name)
-        if program is None:
-            return
-        retention = self.policy.retain(self.books, program, ())
-        if retention.seconds <= 0:
-            self._let_go_all(program, retention.why, "parked")
-            self.books.forget_if_idle(program)
-
-    def _let_go_all(self, program: Program, why: str, how: Ending) -> None:
-        for branch in list(program.leases):
-            self._let_go(program, branch, why, how)
-
-    def _let_go(self, program: Program, branch: str, why: str, how: Ending) -> None:
-        self._effects.append(self._holds.end(program, branch, why, how))
-        self._reorder(program)
-
     def _reorder(self, program: Program) -> None:
         # A turn counted as held may wait behind this: its place is computed anew.
         for name in sorted(program.live):
-            if self.books.turns[name].branch is None:
+            if self.books.turns[name].branch is None and not self.moves.fetching(name):
                 self._enqueue(self.books.turns[name])
-
-    def _expire(self) -> None:
-        for lease in self.ledger.expire(self.books.now):
-            if forgotten := self._marks.expired(lease.key, len(lease.tokens)):
-                self._effects.append(forgotten)
-            elif over := self._holds.expired(lease.key, len(lease.tokens)):
-                program, release = over
-                self._effects.append(release)
-                self._reorder(program)
-                self.books.forget_if_idle(program)
-
-    def _mark(self, event: Marked) -> None:
-        retention = self.policy.mark(self.books)
-        if retention.seconds > 0:
-            self._effects += self._marks.keep(event, retention, self.books.now)
 
     def _reweight(self, event: Reweighted) -> None:
         if event.kv == "keep":
             return
         roots = {BlockHash(bytes.fromhex(old)): BlockHash(bytes.fromhex(new)) for old, new in event.roots}
         why = "the weights have changed"
-        for program in list(self.books.programs.values()):
-            self._let_go_all(program, why, "reweighted")
-            self.books.forget_if_idle(program)
-        self._effects += self._marks.forget_all(why)
+        self._kept.drop_all(why)
         if event.kv == "recompute":
             for turn in list(self.books.batch.values()):
                 self._suspend(turn, why)
         for turn in self.books.turns.values():
+            waits = self.moves.fetching(turn.arrived.turn)
+            self._effects += self.moves.abandon(turn.arrived.turn)
+            if waits:
+                self._enqueue(turn)
             # What has begun and keeps its past goes on under the name of that past; everything else begins anew.
             if turn.branch is None and (event.kv == "recompute" or not turn.preempted):
                 turn.root = roots.get(turn.root, turn.root)

@@ -10,10 +10,16 @@ from collections.abc import Iterable
 from itertools import islice
 
 from ..kvstore import BlockHash, Branch, Ledger
-from .events import Effect, Forget, Keep, Marked, Wake
+from .effects import Effect, Forget, Keep, Wake
+from .events import Marked
 from .policies import Retention
 
 _OURS = "mark|"  # leases of marks and of programs lie in one ledger
+
+
+def lease_of(mark: str) -> str:
+    """The ledger's key for what a mark keeps."""
+    return _OURS + mark
 
 
 class Marks:

@@ -74,6 +74,11 @@ class World(Protocol):
         ...
 
     @property
+    def tiers(self) -> tuple[str, ...]:
+        """Where copies can be made, nearest first: host memory, a disk, a server."""
+        ...
+
+    @property
     def running(self) -> int:
         """Turns in the batch."""
         ...

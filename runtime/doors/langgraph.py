@@ -33,8 +33,8 @@ __all__ = ["BoundSaver", "ChatSostenuto", "ToolGuard", "tool_node", "wrap"]
 class ChatSostenuto(BaseChatModel):
     """A model that runs in this process, over paged keys and values that are kept while tools run.
 
-    Give a `host` of your own, or `model`, `policy` and `pool_tokens`: then models that agree in these share one.
-    Every other field is a sampling parameter; each can be overridden in a call (`model.invoke(..., seed=1)`).
+    Give a `host` of your own, or `model`, `policy`, `pool_tokens`, `host_tokens` and `store`: then models that agree
+    in these share one. Every other field is a sampling parameter; a call can override it: `model.invoke(..., seed=1)`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", populate_by_name=True)
@@ -44,6 +44,10 @@ class ChatSostenuto(BaseChatModel):
     """A directory, a GGUF file or a hub id; None is the packaged SmolLM2-135M-Instruct."""
     policy: str = "sostenuto"
     pool_tokens: int = 16_384
+    host_tokens: int = 0
+    """Tokens of contexts that are kept in host memory when they leave the device."""
+    store: str | None = None
+    """A folder for contexts that wait for a person: they outlive the process."""
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -71,7 +75,7 @@ class ChatSostenuto(BaseChatModel):
     def served_by(self) -> Host:
         """The host behind this model; opened on first use."""
         if self.host is None:
-            self.host = shared_host(self.model, policy=self.policy, pool_tokens=self.pool_tokens)
+            self.host = self._shared(self.model)
         return self.host
 
     @property
@@ -219,7 +223,16 @@ class ChatSostenuto(BaseChatModel):
         other = given.get("model")
         if other is None or other == self.model:
             return self.served_by
-        return shared_host(other, policy=self.policy, pool_tokens=self.pool_tokens)
+        return self._shared(other)
+
+    def _shared(self, model: str | None) -> Host:
+        return shared_host(
+            model,
+            policy=self.policy,
+            pool_tokens=self.pool_tokens,
+            host_tokens=self.host_tokens,
+            store=self.store,
+        )
 
     def _sampling(self, stop: list[str] | None, given: dict[str, Any]) -> Sampling:
         values = {name: given.get(name, getattr(self, name)) for name in _SAMPLED}

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from ...kvstore import Seal
+from ...kvstore.record import Buffer
 from ...scheduler import Grow, Start, TurnId
 from ...tools import Grammar
 from ..ask import Ask
@@ -44,6 +46,8 @@ class Capabilities:
     """A running turn can be taken out and goes on later."""
     weights: bool = False
     """Takes new weights while it runs."""
+    tiers: bool = False
+    """Contexts can be copied out of its pool and back, so that they may lie in host memory, on a disk or a server."""
 
 
 @dataclass(slots=True)
@@ -194,6 +198,18 @@ class StepEngine(Engine, Speaker, Protocol):
 
     def settle(self, said: Sequence[Said]) -> None:
         """Take over what a step did."""
+        ...
+
+    def read(self, page: int, tokens: int) -> memoryview:
+        """The keys and values of the first so many tokens of a page; called beside steps, on a thread of its own."""
+        ...
+
+    def write(self, page: int, tokens: int, data: Buffer) -> None:
+        """Fill a page that no turn uses yet; called like `read`."""
+        ...
+
+    def seal(self, tenant: str, weights: str) -> Seal:
+        """What must agree before anybody may read a tenant's keys and values."""
         ...
 
     def load(self, tensors: Mapping[str, Any], version: int) -> None:

@@ -20,6 +20,8 @@ class Retention:
 
     seconds: float
     why: str
+    tiers: tuple[str, ...] = ()
+    """Where copies are made, so that it can be taken up again when the hold is over."""
 
 
 def nothing(world: World, program: Program, tools: tuple[str, ...]) -> Retention:
@@ -28,10 +30,14 @@ def nothing(world: World, program: Program, tools: tuple[str, ...]) -> Retention
 
 
 def through_tools(world: World, program: Program, tools: tuple[str, ...]) -> Retention:
-    """A bounded hold on every tool pause; none for a person, who takes minutes (p50 of 122 s on the same traces)."""
+    """A bounded hold on every tool pause, and a copy in the nearest tier.
+
+    For a person, who takes minutes (p50 of 122 s on the same traces), there is only a copy, in the lowest tier.
+    """
     if not tools:
-        return Retention(0.0, "waits for a person")
-    return Retention(PAUSE_S, f"waits for {', '.join(sorted(set(tools)))}")
+        # Whoever waits for a person may do so for days: what is durable is last.
+        return Retention(0.0, "waits for a person", world.tiers[-1:])
+    return Retention(PAUSE_S, f"waits for {', '.join(sorted(set(tools)))}", world.tiers[:1])
 
 
 def no_marks(world: World) -> Retention:

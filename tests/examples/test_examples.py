@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,26 @@ def test_every_search_by_forks_computes_a_fraction_of_what_fresh_prompts_do(
     computed = [int(line.split(" tokens computed")[0].split()[-1]) for line in told]
     assert all(2 * forked < fresh for forked, fresh in zip(computed[::2], computed[1::2], strict=True))
     assert any("rollback" in line for line in told)
+
+
+def test_a_conversation_that_moves_computes_only_what_is_new_on_the_other_host(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runpy.run_path(str(FOLDER / "migrate.py"), run_name="__main__")
+    here, _, there = capsys.readouterr().out.splitlines()
+    assert "reused 0" in here
+    assert int(there.rsplit("computed ", 1)[1]) < 40
+
+
+def test_an_agent_that_waits_for_a_person_goes_on_in_another_process_and_computes_only_what_is_new() -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "resume_after_restart.py")], capture_output=True, text=True, check=True
+    )
+    prompts = [line for line in done.stdout.splitlines() if line.startswith("prompt ")]
+    computed = [int(line.split("computed ")[1].split(" |")[0]) for line in prompts]
+    assert len(computed) == 2
+    assert computed[0] > 400
+    assert computed[1] < 60
 
 
 @pytest.mark.parametrize("example", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)

@@ -143,4 +143,4 @@ def test_thousands_of_marks_leave_one_timer(host: Host) -> None:
             session.rollback(len(session.tokens))
         host.loop.ask()
         assert len([one for one in host.loop._loop._scheduled if not one.cancelled()]) <= 1  # type: ignore[attr-defined]
-        assert len(host.loop.kernel.ledger._expiry) < 100
+        assert len(host.loop.kernel.ledger._leases.expiry) < 100

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sostenuto.kvstore import Ledger
+from sostenuto.kvstore import Elsewhere, Ledger
 from sostenuto.scheduler import (
+    DEVICE,
     POLICIES,
     Arrived,
     Cancelled,
+    CancelMove,
     Closed,
     Event,
     Finished,
+    Interrupted,
     Kernel,
+    Lost,
+    Move,
+    Moved,
     NeedRoom,
     Paused,
     Preempt,
@@ -31,7 +39,7 @@ from sostenuto.tests.scheduler.stage import PAGE, ROOT, Stage
 
 moves = st.lists(
     st.tuples(
-        st.sampled_from(["arrive", "step", "pause", "finish", "cancel", "close", "wait"]),
+        st.sampled_from(["arrive", "step", "pause", "finish", "cancel", "close", "wait", "person", "moved", "lost"]),
         st.integers(0, 5),
         st.integers(1, 30),
     ),
@@ -39,12 +47,16 @@ moves = st.lists(
 )
 
 
-@given(policy=st.sampled_from(sorted(POLICIES)), moves=moves)
-@settings(deadline=None, max_examples=150)
+DOWN = ("host", "disk")
+ROOMS: list[dict[str, int | None]] = [{}, {"host": 6}, {"host": 4, "disk": 9}, {"disk": None}]
+
+
+@given(policy=st.sampled_from(sorted(POLICIES)), rooms=st.sampled_from(ROOMS), moves=moves)
+@settings(deadline=None, max_examples=300)
 def test_the_books_balance_nothing_waits_for_ever_and_the_same_events_give_the_same_effects(
-    policy: str, moves: list[tuple[str, int, int]]
+    policy: str, rooms: dict[str, int | None], moves: list[tuple[str, int, int]]
 ) -> None:
-    life = Life(policy)
+    life = Life(policy, rooms)
     for number, (move, who, size) in enumerate(moves):
         event = life.next(number, move, who, size)
         if event is not None:
@@ -52,16 +64,48 @@ def test_the_books_balance_nothing_waits_for_ever_and_the_same_events_give_the_s
             if isinstance(event, Stepped):
                 life.tell(NeedRoom((event.progress[0].turn,)))
     life.end()
-    again = Kernel(Ledger(8, PAGE, rank=named(policy).evict), named(policy))
+    again = Kernel(Ledger(8, PAGE, rank=named(policy).evict), named(policy), elsewhere=Elsewhere(PAGE, rooms))
     effects = [effect for event, now in life.events for effect in again.handle(event, now)]
     assert effects == life.stage.log
+
+
+def test_long_lives_move_contexts_through_all_tiers_and_the_books_balance() -> None:
+    """Random short lives seldom come so far: here programs pause, wait for people and come back for a longer turn."""
+    fetched = spilled = cancelled = 0
+    for seed in range(240):
+        chance = Random(seed)
+        life = Life("sostenuto", ROOMS[seed % len(ROOMS)])
+        for number in range(120):
+            kinds = ["arrive"] * 5 + ["step"] * 8 + ["pause"] * 5 + ["person"] * 4 + ["moved"] * 4
+            kinds += ["finish", "cancel", "cancel", "close", "wait"] + ["lost"] * (number % 20 == 0)
+            event = life.next(number, chance.choice(kinds), chance.randrange(6), chance.randrange(1, 30))
+            if event is not None:
+                life.tell(event)
+                if isinstance(event, Stepped):
+                    life.tell(NeedRoom((event.progress[0].turn,)))
+        life.end()
+        log = life.stage.log
+        fetched += sum(isinstance(effect, Start) and effect.tier != DEVICE for effect in log)
+        spilled += sum(
+            isinstance(effect, Move) and effect.source == "host" and effect.target == "disk" for effect in log
+        )
+        cancelled += sum(isinstance(effect, CancelMove) for effect in log)
+        again = Kernel(
+            Ledger(8, PAGE, rank=named("sostenuto").evict),
+            named("sostenuto"),
+            elsewhere=Elsewhere(PAGE, ROOMS[seed % len(ROOMS)]),
+        )
+        assert [effect for event, now in life.events for effect in again.handle(event, now)] == log
+    assert min(fetched, spilled) > 10
+    assert cancelled
 
 
 class Life:
     """What the world does to a kernel, and which turns run and are known by now."""
 
-    def __init__(self, policy: str) -> None:
-        self.stage = Stage(policy, room=8)
+    def __init__(self, policy: str, rooms: dict[str, int | None]) -> None:
+        self.stage = Stage(policy, room=8, elsewhere=Elsewhere(PAGE, rooms))
+        self.out: list[Move] = []
         self.events: list[tuple[Event, float]] = []
         self.known: set[str] = set()
         self.missing: dict[str, int] = {}
@@ -78,6 +122,14 @@ class Life:
             case "wait":
                 self.stage.now += size
                 return Tick()
+            case "person":
+                return Interrupted(ProgramId(f"p{who}"))
+            case "moved" if self.out:
+                move_out = self.out.pop(who % len(self.out))
+                return Moved(move_out.id, tuple(block.name for block in move_out.blocks[:size]))
+            case "lost" if self.stage.kernel.moves.elsewhere.tiers:
+                tiers = self.stage.kernel.moves.elsewhere.tiers
+                return Lost(tiers[who % len(tiers)])
             case "close":
                 return Closed(ProgramId(f"p{who}"))
             case "cancel" if turn:
@@ -102,6 +154,8 @@ class Life:
                     del self.missing[name]
                 case Refuse(turn=name) | Stop(turn=name):
                     self.forget(name)
+                case Move():
+                    self.out.append(effect)
                 case _:
                     pass
 
@@ -110,12 +164,16 @@ class Life:
         self.missing.pop(name, None)
 
     def end(self) -> None:
-        """Everything that runs ends, time passes: whoever waits must start, or be refused."""
-        for _ in range(len(self.known) + 1):
+        """Everything that runs and moves ends, time passes: whoever waits must start, or be refused."""
+        for _ in range(2 * len(self.known) + 1):
             self.tell(Tick(), after=1000.0)
+            while self.out:
+                self.tell(Moved(self.out.pop(0).id))
             for name in sorted(self.missing):
                 self.forget(name)
                 self.tell(Finished(TurnId(name)))
         assert self.stage.kernel.books.waiting == 0
         assert self.stage.kernel.books.held == 0
+        assert len(self.stage.kernel.moves) == 0
+        assert list(self.stage.kernel.moves.pages) == []
         self.stage.kernel.books.check()

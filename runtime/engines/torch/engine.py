@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from ....kvstore import Copy
+from ....kvstore import Copy, Seal
 from ....kvstore.pages import Pages
+from ....kvstore.record import Buffer
+from ....kvstore.seal import veil
 from ....scheduler import Demand, Grow, Start, TurnId, compose
 from ....tools import GrammarRefused
 from ...detokenize import Detokenizer
@@ -59,6 +61,7 @@ class TorchEngine:
         logprobs=True,
         preempt=True,
         weights=True,
+        tiers=True,
     )
 
     def __init__(self, model: Model, *, pool_tokens: int, chunk: int = CHUNK) -> None:
@@ -148,6 +151,32 @@ class TorchEngine:
         """Text that was held back."""
         line = self._lines.get(turn)
         return "" if line is None else line.spell.finish()
+
+    def read(self, page: int, tokens: int) -> memoryview:
+        """The keys and values of the first so many tokens of a page."""
+        return self.pages.read(page, tokens)
+
+    def write(self, page: int, tokens: int, data: Buffer) -> None:
+        """Fill a page that no turn uses yet."""
+        self.pages.write(page, tokens, data)
+        self._made[page] = self._version
+
+    def seal(self, tenant: str, weights: str) -> Seal:
+        """What must agree before anybody may read a tenant's keys and values."""
+        shape, model = self.model.shape, self.model
+        return Seal(
+            model=model.fingerprint,
+            dtype=shape.dtype,
+            layers=shape.layers,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            page=shape.page,
+            rope=model.rope,
+            tokenizer=model.spelling,
+            adapter="",
+            weights=weights,
+            tenant=veil(tenant),
+        )
 
     def load(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
         """New weights; no step may run. Raises ValueError, and changes nothing, for what does not fit the model."""

@@ -50,6 +50,10 @@ class Model:
         """The longest context, in tokens."""
         self.eos = ends(tokenizer, (network.generation_config, network.config))
         self.fingerprint = _fingerprint(network)
+        self.rope = _digest(getattr(config, "rope_parameters", None), getattr(config, "rope_theta", None))
+        """How positions are turned into keys, in one word."""
+        self.spelling = _digest(type(tokenizer).__name__, sorted(tokenizer.get_vocab().items(), key=lambda one: one[1]))
+        """Which tokens mean what, in one word."""
         self.rows = 0
         """Tokens that have entered the forward pass so far."""
         probe.check(network, name, found)
@@ -187,6 +191,10 @@ def _check(config: Any, name: str) -> None:
             f"{name} scales its rotary frequencies by {moving.pop()}: they follow the longest turn of a step, so "
             "a turn's keys would depend on its neighbours"
         )
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
 def _fingerprint(network: Any) -> str:

@@ -1,0 +1,173 @@
+"""What lies in the tiers below the device, by name and tokens: plain bookkeeping that forgets when it is told to.
+
+The device's pages are the ledger's affair; this is a belief about host memory, disks and servers. It may be wrong
+without harm: what is not there after all is computed again. Each tier has room for so many blocks; the least recently
+used leave first, and of one context the end before the beginning, because nothing behind a gap can be found.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .hashes import BlockHash
+from .hashes import name as name_of
+from .index import Content, Index
+from .record import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A block that can be fetched, and where the nearest copy is."""
+
+    block: Link
+    use: int
+    """How many of its tokens are wanted: all but perhaps in the last block of a context."""
+    tier: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    block: Link
+    tiers: set[str] = field(default_factory=set)
+
+
+class Elsewhere:
+    """The books of the tiers, nearest first; a room of None is as good as endless. `repr` shows how full they are."""
+
+    def __init__(self, page: int, rooms: Mapping[str, int | None]) -> None:
+        self.page = page
+        self.rooms = dict(rooms)
+        self._entries: dict[int, _Entry] = {}
+        self._numbers: dict[BlockHash, int] = {}
+        self._used: dict[str, OrderedDict[int, None]] = {tier: OrderedDict() for tier in rooms}
+        self._index = Index()
+        self._next = 0
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Their names, nearest first."""
+        return tuple(self.rooms)
+
+    def count(self, tier: str) -> int:
+        """Blocks that lie there."""
+        return len(self._used[tier])
+
+    def has(self, tier: str, name: BlockHash) -> bool:
+        """Does a block lie there?"""
+        number = self._numbers.get(name)
+        return number is not None and tier in self._entries[number].tiers
+
+    def put(self, tier: str, blocks: Iterable[Link]) -> None:
+        """These lie there now, and were used just now: the first of them last. A name that is taken by other tokens
+        is refused silently, for nothing could be found under it."""
+        for block in reversed(list(blocks)):
+            number = self._numbers.get(block.name)
+            if number is None:
+                number = self._enter(block)
+            if number is not None and self._entries[number].block == block:
+                self._entries[number].tiers.add(tier)
+                self._used[tier][number] = None
+                self._used[tier].move_to_end(number)
+
+    def lose(self, tier: str, names: Iterable[BlockHash]) -> None:
+        """These lie there no longer; unknown ones are ignored."""
+        for name in names:
+            number = self._numbers.get(name)
+            if number is not None and tier in self._entries[number].tiers:
+                self._leave(tier, number)
+
+    def clear(self, tier: str) -> int:
+        """Nothing lies there any more; returns how many blocks that were."""
+        gone = list(self._used[tier])
+        for number in gone:
+            self._leave(tier, number)
+        return len(gone)
+
+    def match(self, parent: BlockHash, tokens: Sequence[int]) -> tuple[Found, ...]:
+        """Blocks that hold the beginning of `tokens` after `parent`, in order; takes note of nothing."""
+        return tuple(self._match(parent, tokens))
+
+    def chain(self, root: BlockHash, names: Sequence[BlockHash]) -> tuple[Found, ...]:
+        """Blocks told by their names, as far as they lie here and one goes on from the other, the first from root."""
+        found: list[Found] = []
+        parent = root
+        for name in names:
+            number = self._numbers.get(name)
+            if number is None or self._entries[number].block.parent != parent:
+                break
+            found.append(self._found(number, len(self._entries[number].block.tokens)))
+            parent = name
+        return tuple(found)
+
+    def touch(self, blocks: Sequence[Link]) -> None:
+        """They were used just now, wherever they lie."""
+        for block in reversed(blocks):
+            number = self._numbers.get(block.name)
+            if number is not None:
+                for tier in self._entries[number].tiers:
+                    self._used[tier].move_to_end(number)
+
+    def age(self, blocks: Sequence[Link]) -> None:
+        """Nobody is expected to come back for them: they leave before everything else."""
+        for block in blocks:
+            number = self._numbers.get(block.name)
+            if number is not None:
+                for tier in self._entries[number].tiers:
+                    self._used[tier].move_to_end(number, last=False)
+
+    def surplus(self, tier: str) -> tuple[Link, ...]:
+        """What must leave a tier for it to keep to its room, first to last."""
+        room = self.rooms[tier]
+        over = 0 if room is None else len(self._used[tier]) - room
+        numbers = iter(self._used[tier])
+        return tuple(self._entries[next(numbers)].block for _ in range(max(0, over)))
+
+    def below(self, tier: str) -> str | None:
+        """The next tier down; None for the last."""
+        at = self.tiers.index(tier) + 1
+        return self.tiers[at] if at < len(self.tiers) else None
+
+    def __repr__(self) -> str:
+        parts = (f"{tier} {self.count(tier)}/{'-' if room is None else room}" for tier, room in self.rooms.items())
+        return f"<Elsewhere {' | '.join(parts)}>"
+
+    def _match(self, parent: BlockHash, tokens: Sequence[int]) -> Iterator[Found]:
+        at = 0
+        while at < len(tokens):
+            block = tuple(tokens[at : at + self.page])
+            number = self._index.full(name_of(parent, block), parent, block)
+            if number is None:
+                number, shared = self._index.part(parent, tokens[at : at + self.page])
+                if number is not None:
+                    yield self._found(number, shared)
+                return
+            yield self._found(number, len(block))
+            if len(block) < self.page:
+                return
+            parent, at = self._entries[number].block.name, at + self.page
+
+    def _found(self, number: int, use: int) -> Found:
+        entry = self._entries[number]
+        return Found(entry.block, use, next(tier for tier in self.rooms if tier in entry.tiers))
+
+    def _enter(self, block: Link) -> int | None:
+        number = self._next
+        try:
+            self._index.put(number, Content(block.parent, block.tokens, block.name, 0))
+        except LookupError:
+            return None
+        self._next += 1
+        self._entries[number] = _Entry(block)
+        self._numbers[block.name] = number
+        return number
+
+    def _leave(self, tier: str, number: int) -> None:
+        entry = self._entries[number]
+        entry.tiers.discard(tier)
+        del self._used[tier][number]
+        if not entry.tiers:
+            del self._entries[number]
+            del self._numbers[entry.block.name]
+            self._index.forget(number)

@@ -1,0 +1,85 @@
+"""What must agree before stored bytes may be read: model, geometry, tokenizer, adapter, weights, tenant, codec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from typing import Any, NewType
+
+from .errors import BadRecord
+
+Veiled = NewType("Veiled", str)
+"""A tenant as 32 hexadecimal digits; what is stored and sent never has its name."""
+
+_SIZE = 16
+
+
+def veil(tenant: str) -> Veiled:
+    """The digest that stands for a tenant. It hides a name from readers, not from those who can guess it."""
+    return Veiled(blake2b(tenant.encode(), digest_size=_SIZE, person=b"sostenuto.tenant").hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Everything besides tokens that makes the bytes of a block differ. Two that differ anywhere share nothing."""
+
+    model: str
+    """The fingerprint of the loaded model."""
+    dtype: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    page: int
+    """Tokens in a full block."""
+    rope: str
+    """How positions are rotated into keys, in any spelling that differs when the rotation does."""
+    tokenizer: str
+    adapter: str
+    weights: str
+    """The version of the weights: training changes it."""
+    tenant: Veiled
+    codec: str = "raw"
+    exact: bool = True
+    """False when a lossy codec or an eviction of tokens touched any byte."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a tenant that is not veiled, so that no name is stored by mistake."""
+        if len(self.tenant) != 2 * _SIZE or set(self.tenant) - set("0123456789abcdef"):
+            raise ValueError("the tenant of a seal is a digest: give veil(tenant), never the name itself")
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that stand for all fields; each is hashed with its label and length."""
+        hasher = blake2b(digest_size=_SIZE, person=b"sostenuto.seal")
+        for label, value in self.plain().items():
+            raw = str(value).encode()
+            hasher.update(f"{label}:{len(raw)}:".encode())
+            hasher.update(raw)
+        return hasher.digest()
+
+    def differing(self, other: Seal) -> tuple[str, ...]:
+        """The fields that differ from `other`, in words: what is found here and what is wanted there."""
+        mine, wanted = self.plain(), other.plain()
+        return tuple(
+            f"{each} is {mine[each]!r}, wanted {wanted[each]!r}" for each in mine if mine[each] != wanted[each]
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Seal:
+        """The seal that `plain` wrote. Raises BadRecord for anything else."""
+        try:
+            seal = cls(**record)
+        except (TypeError, ValueError) as error:
+            raise BadRecord(f"no seal can be read ({error})") from error
+        for name, value in seal.plain().items():
+            kind = {"exact": bool}.get(name, int if name in ("layers", "kv_heads", "head_dim", "page") else str)
+            if type(value) is not kind:
+                raise BadRecord(f"a seal's {name} is {value!r}, expected {kind.__name__}")
+        if seal.page < 1:
+            raise BadRecord(f"a seal's page is {seal.page}, expected at least one token")
+        return seal

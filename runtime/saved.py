@@ -1,0 +1,58 @@
+"""Conversations under a name on a disk: another process goes on with them, and computes nothing of what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from ..kvstore import BlockHash
+from ..kvstore.parked import Parked
+from ..kvstore.tiers import DiskTier, Shelf
+from .copying import copied
+from .loop import Loop
+
+_T = TypeVar("_T")
+
+
+class Saved:
+    """The saved conversations of a host. All methods block until the disk has answered."""
+
+    def __init__(self, loop: Loop, disk: DiskTier) -> None:
+        self._loop = loop
+        self._disk = disk
+
+    def keep(self, key: str, tokens: tuple[int, ...], *, tenant: str, note: Mapping[str, Any]) -> int:
+        """Save a conversation, in place of what had the key; returns of how many tokens keys and values are saved.
+
+        When it returns, all of that survives the process and the machine. What was not computed, or was evicted, is
+        not saved, and computed when somebody goes on. Raises TierFull and TierGone when the disk fails.
+        """
+        return self._wait(self._keep(key, tokens, tenant, note))
+
+    def find(self, key: str, *, tenant: str) -> Parked | None:
+        """What was saved under a key, by this tenant; None for nothing.
+
+        Raises Mismatch, which names each field, where it was saved under another model, and BadRecord where the disk
+        has damaged it.
+        """
+        return self._wait(self._shelf(tenant).find(key))
+
+    def keys(self, *, tenant: str) -> list[str]:
+        """The keys under which this tenant has saved something."""
+        return self._wait(self._shelf(tenant).keys())
+
+    def forget(self, key: str, *, tenant: str) -> None:
+        """Let a saved conversation go; an unknown one is harmless."""
+        self._wait(self._shelf(tenant).forget(key))
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self._loop.within(work).result()
+
+    def _shelf(self, tenant: str) -> Shelf:
+        root = self._loop.root(tenant)
+        return Shelf(self._disk, seal=self._loop.seal(root), root=BlockHash(bytes.fromhex(root)))
+
+    async def _keep(self, key: str, tokens: tuple[int, ...], tenant: str, note: Mapping[str, Any]) -> int:
+        parked = await copied(self._loop, self._disk.name, tenant, tokens, note)
+        await self._shelf(tenant).keep(key, parked)
+        return len(parked)

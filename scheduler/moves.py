@@ -1,0 +1,220 @@
+"""What is on its way between the device and the tiers below it, and the pages that it keeps meanwhile.
+
+A copy that is made holds its pages until it is made, and so does one that is fetched until its turn starts: nothing
+that is being read or written can be evicted. What was fetched is published like anything that was computed, and the
+turn that it was fetched for starts by finding it. Whatever does not arrive is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ..kvstore import BlockHash, Elsewhere, Found, Ledger, Link, Match, OutOfPages, PageId
+from ..kvstore import name as name_of
+from .effects import CancelMove, Drop, Effect, Move
+from .events import DEVICE, Lost, Moved, Moving, TurnId
+
+
+@dataclass(slots=True)
+class _Out:
+    """A move that has not come back."""
+
+    move: Move
+    pages: tuple[PageId, ...]
+    """Held until it has."""
+    turn: TurnId | None
+
+
+class Moves:
+    """The moves of one pool. `repr` shows what is out and what lies elsewhere."""
+
+    def __init__(self, ledger: Ledger, elsewhere: Elsewhere) -> None:
+        self.elsewhere = elsewhere
+        self._ledger = ledger
+        self._out: dict[int, _Out] = {}
+        self._going: set[tuple[str, str]] = set()  # (tier, name) of copies on their way
+        self._fetching: dict[TurnId, int] = {}
+        self._fetched: dict[TurnId, tuple[str, tuple[PageId, ...]]] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    @property
+    def pages(self) -> Iterator[tuple[PageId, ...]]:
+        """The pages that are held for moves, by holder."""
+        yield from (out.pages for out in self._out.values())
+        yield from (pages for _, pages in self._fetched.values())
+
+    @property
+    def waiting(self) -> Sequence[TurnId]:
+        """Turns that wait for something to arrive."""
+        return tuple(self._fetching)
+
+    def fetching(self, turn: TurnId) -> bool:
+        """Does a turn wait for something to arrive?"""
+        return turn in self._fetching
+
+    def fetched(self, turn: TurnId) -> str:
+        """The tier from which something has arrived for a turn, the device if nothing has; "" before it was fetched."""
+        return self._fetched.get(turn, ("", ()))[0]
+
+    def keeps(self, turn: TurnId, page: PageId) -> bool:
+        """Is a page held because it was fetched for this turn?"""
+        return page in self._fetched.get(turn, ("", ()))[1]
+
+    def store(self, pages: Sequence[PageId], tier: str, why: str) -> list[Effect]:
+        """Copy what can be found in the pages of a context to a tier, unless it lies there or is on its way."""
+        blocks: list[Moving] = []
+        kept: list[PageId] = []
+        root = ""
+        for page in pages:
+            content = self._ledger.content(page)
+            if content is None or not content.tokens:
+                break
+            root = root or content.parent.hex()
+            name = content.name or name_of(content.parent, content.tokens)
+            if not self.elsewhere.has(tier, name) and (tier, name.hex()) not in self._going:
+                blocks.append(Moving(name.hex(), content.parent.hex(), content.tokens, page))
+                kept.append(page)
+        if not blocks:
+            return []
+        self._ledger.take(kept)
+        return [self._send(Move(0, DEVICE, tier, tuple(blocks), root, None, why), tuple(kept))]
+
+    def wanted(self, root: BlockHash, tokens: Sequence[int], match: Match) -> tuple[Found, ...]:
+        """What lies elsewhere of these tokens beyond what was found on the device."""
+        start = len(match.pages) * self._ledger.page
+        found = self.elsewhere.match(match.names[-1] if match.names else root, tokens[start:])
+        return found if sum(one.use for one in found) > match.tail_tokens else ()
+
+    def fetch(self, turn: TurnId | None, root: BlockHash, found: Sequence[Found], match: Match) -> Effect:
+        """Fetch blocks for a turn, or for whoever comes, into pages of their own; what comes before is kept meanwhile.
+
+        Raises OutOfPages, and changes nothing. They come in one move, from the lowest tier that any of them is in.
+        """
+        self._ledger.take(match.pages)  # first, for what is allocated may be whatever nobody holds
+        try:
+            fresh = self._ledger.alloc(len(found))
+        except OutOfPages:
+            self._ledger.drop(reversed(match.pages))
+            raise
+        self.elsewhere.touch([one.block for one in found])
+        blocks = [
+            Moving(one.block.name.hex(), one.block.parent.hex(), one.block.tokens, page, one.tier)
+            for one, page in zip(found, fresh, strict=True)
+        ]
+        source = max((one.tier for one in found), key=self.elsewhere.tiers.index)
+        wanted = Move(0, source, DEVICE, tuple(blocks), root.hex(), turn, "its context lies there")
+        effect = self._send(wanted, (*match.pages, *fresh))
+        if turn is not None:
+            self._fetching[turn] = effect.id
+        return effect
+
+    def arrived(self, event: Moved) -> tuple[TurnId | None, list[Effect]]:
+        """A move is over: the turn that may start now, if it was for one, and what follows."""
+        out = self._out.pop(event.id, None)
+        if out is None:
+            return None, []
+        done = set(event.done)
+        if out.move.target == DEVICE:
+            return self._landed(out, done), []
+        self._going -= {(out.move.target, block.name) for block in out.move.blocks}
+        copied = [block.link for block in out.move.blocks if block.name in done]
+        self.elsewhere.put(out.move.target, copied)
+        self._ledger.drop(reversed(out.pages))
+        if out.move.source != DEVICE:
+            gone = [block.link for block in out.move.blocks]
+            return None, [
+                *self._drop(out.move.source, gone, f"moved to {out.move.target}"),
+                *self.spill(out.move.target),
+            ]
+        return None, self.spill(out.move.target)
+
+    def spill(self, tier: str) -> list[Effect]:
+        """What a tier has no room for goes to the next one down, or away."""
+        surplus = [block for block in self.elsewhere.surplus(tier) if (tier, block.name.hex()) not in self._going]
+        below = self.elsewhere.below(tier)
+        if below is None:
+            return self._drop(tier, surplus, f"{tier} is full")
+        there = [block for block in surplus if self.elsewhere.has(below, block.name)]
+        going = [block for block in surplus if not self.elsewhere.has(below, block.name)]
+        effects = self._drop(tier, there, f"{tier} is full")
+        moving = [
+            Moving(block.name.hex(), block.parent.hex(), block.tokens)
+            for block in going
+            if (below, block.name.hex()) not in self._going
+        ]
+        if moving:
+            effects.append(self._send(Move(0, tier, below, tuple(moving), "", None, f"{tier} is full"), ()))
+        return effects
+
+    def abandon(self, turn: TurnId) -> list[Effect]:
+        """A turn that something was fetched for is gone, or starts: what it kept is free, as soon as nobody writes."""
+        _, pages = self._fetched.pop(turn, ("", ()))
+        self._ledger.drop(reversed(pages))
+        number = self._fetching.pop(turn, None)
+        if number is None:
+            return []
+        self._out[number].turn = None
+        return [CancelMove(number, f"turn {turn} is gone")]
+
+    def lost(self, event: Lost) -> None:
+        """A tier has lost something."""
+        if event.names is None:
+            self.elsewhere.clear(event.tier)
+        else:
+            self.elsewhere.lose(event.tier, [BlockHash(bytes.fromhex(name)) for name in event.names])
+
+    def give_way(self, keep: TurnId | None) -> bool:
+        """The pages of one turn that has not started go back to the cache; False if there is none but `keep`."""
+        turn = next((turn for turn in self._fetched if turn != keep), None)
+        if turn is not None:
+            self.abandon(turn)
+        return turn is not None
+
+    def __repr__(self) -> str:
+        return f"<Moves {len(self._out)} out | {len(self._fetched)} arrived | {self.elsewhere!r}>"
+
+    def _send(self, move: Move, pages: tuple[PageId, ...]) -> Move:
+        move = replace(move, id=self._next)
+        self._next += 1
+        self._out[move.id] = _Out(move, pages, move.turn)
+        if move.target != DEVICE:
+            self._going |= {(move.target, block.name) for block in move.blocks}
+        return move
+
+    def _landed(self, out: _Out, done: set[str]) -> TurnId | None:
+        before = len(out.pages) - len(out.move.blocks)
+        whole = True
+        kept = list(out.pages[:before])
+        for depth, block in enumerate(out.move.blocks, before):
+            assert block.page is not None  # what goes to the device goes to a page
+            whole = whole and block.name in done and self._publish(block, depth)
+            if whole:
+                kept.append(block.page)
+            else:
+                self._ledger.drop((block.page,))
+        if out.turn is None:
+            self._ledger.drop(reversed(kept))
+            return None
+        del self._fetching[out.turn]
+        self._fetched[out.turn] = (out.move.source if len(kept) > before else DEVICE, tuple(kept))
+        return out.turn
+
+    def _publish(self, block: Moving, depth: int) -> bool:
+        assert block.page is not None
+        parent = BlockHash(bytes.fromhex(block.parent))
+        try:
+            self._ledger.publish(block.page, parent, block.tokens, depth=depth)
+        except LookupError:
+            return False  # other tokens have the name: nothing from here on may be found
+        return True
+
+    def _drop(self, tier: str, blocks: Iterable[Link], why: str) -> list[Effect]:
+        names = [block.name for block in blocks]
+        if not names:
+            return []
+        self.elsewhere.lose(tier, names)
+        return [Drop(tier, tuple(name.hex() for name in names), why)]
