@@ -49,6 +49,13 @@ class Clock(Protocol):
         """In here no step runs."""
         ...
 
+    async def at_rest(self) -> None:
+        """Returns when every step that was planned is over, and every copy that was asked for is made.
+
+        Until then somebody who is gone may still write on pages that have another owner by now.
+        """
+        ...
+
     async def run(self) -> None:
         """Drive the engine until `stop`."""
         ...

@@ -50,6 +50,10 @@ class StepClock:
         async with self._stepping:  # fair: whoever waits is next when the step is over
             yield
 
+    async def at_rest(self) -> None:
+        async with self.paused():
+            self._engine.flush()
+
     async def run(self) -> None:
         while not self._stopped.is_set():
             async with self._stepping:

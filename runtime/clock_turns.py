@@ -59,6 +59,9 @@ class TurnClock:
     async def paused(self) -> AsyncIterator[None]:
         yield  # there are no steps of ours
 
+    async def at_rest(self) -> None:
+        """There are no pages of ours either."""
+
     async def run(self) -> None:
         await self._stopped.wait()
         tasks = [*self._turns.values(), *self._errands]

@@ -5,27 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..kvstore import BlockHash
+from ..kvstore import BlockHash, KVError, Seal
 from ..kvstore.parked import Parked, park
 from ..scheduler import Marked, Unmarked
+from .errors import Busy
 from .loop import Loop
+
+
+def sealed(loop: Loop, tenant: str) -> tuple[BlockHash, Seal]:
+    """What a tenant's contexts are named and sealed with under the present weights. Runs in the loop."""
+    root = loop.root(tenant)
+    seal = loop.seal(root)
+    assert seal is not None  # it is the present one
+    return BlockHash(bytes.fromhex(root)), seal
 
 
 async def copied(loop: Loop, tier: str, tenant: str, tokens: tuple[int, ...], note: Mapping[str, Any]) -> Parked:
     """The context of a tenant's tokens as far as its keys and values lie in a tier when this returns.
 
-    That is all that was computed and neither evicted nor refused by the tier. Runs in the loop.
+    That is all that was computed and not evicted. Runs in the loop. Raises what the tier raised where it did not take
+    all of that, and Busy where the weights have changed meanwhile.
     """
-    root = loop.root(tenant)
-    parent = BlockHash(bytes.fromhex(root))
-    marked = f"copied|{len(tenant)}:{tenant}|{root}|{len(tokens)}"
-    loop.post(Marked(marked, root, tokens, tier))
-    await loop.mover.settled()
+    root, seal = sealed(loop, tenant)
+    marked = f"copied|{len(tenant)}:{tenant}|{root.hex()}|{len(tokens)}"
+    loop.post(Marked(marked, root.hex(), tokens, tier))
+    computed = loop.kernel.ledger.match(root, tokens).tokens(loop.kernel.ledger.page)
+    fault = await loop.mover.settled(tier)
     loop.post(Unmarked((marked,)))
+    if sealed(loop, tenant) != (root, seal):
+        raise Busy("the weights of the model changed while a context was copied: copy it again")
     whole, elsewhere = 0, loop.kernel.moves.elsewhere
-    for found in elsewhere.match(parent, tokens):
+    for found in elsewhere.match(root, tokens):
         # A block that is longer is another conversation's: its name is not that of these tokens.
         if not elsewhere.has(tier, found.block.name) or found.use < len(found.block.tokens):
             break
         whole += found.use
-    return park(parent, tokens[:whole], loop.seal(root), note)
+    if whole < computed and isinstance(fault, KVError | OSError):
+        raise fault
+    return park(root, tokens[:whole], seal, note)

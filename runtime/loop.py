@@ -79,7 +79,7 @@ class Loop:
         journal: Path | None = None,
         below: Sequence[Below] = (),
     ) -> None:
-        self.engine = engine
+        self.engine, self._paged = engine, cast(StepEngine, engine)  # only one with pages is given tiers
         self.kernel, self._tiers = kernel(engine, policy, below), [one.tier for one in below]
         self._journal = Journal(journal, self.kernel) if journal is not None else None
         self._turns: dict[TurnId, Turn] = {}
@@ -162,8 +162,7 @@ class Loop:
     ) -> Future[int]:
         """Give the model new weights between two steps; `load` is called on the compute thread with their version.
 
-        The version is one more than before unless it is given; the answer is what it became.
-
+        It is one more than before unless it is given; the answer is what it became.
         Raises Unable where the engine takes none, Busy when turns run that nobody has told what to do with.
         """
         if not self.engine.can.weights:
@@ -202,7 +201,7 @@ class Loop:
             self._clock = StepClock(self.engine, self, self._compute)
         else:
             self._clock = TurnClock(self.engine, self)
-        self.mover = Mover(cast(StepEngine, self.engine), self._tiers, report=self.post, seal=self.seal)
+        self.mover = Mover(self._paged, self._tiers, report=self.post, seal=self.seal, at_rest=self._clock.at_rest)
         try:
             await self.mover.open()
             self._begun.set()
@@ -297,9 +296,10 @@ class Loop:
         self.post(Tick())
         self._alarm.set(self.kernel.ledger.soonest)
 
-    def seal(self, root: str) -> Seal:
-        """What the blocks under a root are sealed with."""
-        return cast(StepEngine, self.engine).seal(*self._weights.behind(root))
+    def seal(self, root: str) -> Seal | None:
+        """What is stored under a root is sealed with; None for one of weights that are gone. Loop's thread only."""
+        behind = self._weights.behind(root)
+        return None if behind is None else self._paged.seal(*behind)
 
     def _begin(self, turn: Turn, effect: Start) -> None:
         turn.passages.enter("prefill", self._now(), effect.why)

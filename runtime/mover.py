@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from ..kvstore import BlockHash, KVError, Seal
 from ..kvstore.record import Block, Buffer, check, pack, unpack
-from ..kvstore.tiers.base import Tier
+from ..kvstore.tiers.base import Entry, Tier
 from ..scheduler import DEVICE, Drop, Event, Known, Lost, Move, Moved, Moving
+
+_T = TypeVar("_T")
+
+PATIENCE_S = 30.0
+"""For one request to a tier. Computing even a long context anew takes no longer on any device."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +32,10 @@ class Pager(Protocol):
     """An engine whose pages can be read and written. Both are called on the mover's thread, while steps run."""
 
     def read(self, page: int, tokens: int) -> memoryview:
-        """The keys and values of the first so many tokens of a page; nobody writes on them meanwhile."""
+        """The keys and values of the first so many tokens of a page; nobody writes on them meanwhile.
+
+        Raises LookupError for a page of weights that are gone.
+        """
         ...
 
     def write(self, page: int, tokens: int, data: Buffer) -> None:
@@ -34,29 +44,40 @@ class Pager(Protocol):
 
 
 class Mover:
-    """The moves of one pool. `report` is called in the loop with what came of them; `seal` gives a root's seal."""
+    """The moves of one pool. `report` is called in the loop with what came of them; `seal` gives a root's seal.
+
+    `at_rest` returns when nobody writes any more on pages that had another owner before. A tier has `patience`
+    seconds for each thing that it is asked for.
+    """
 
     def __init__(
-        self, pager: Pager, tiers: Sequence[Tier], *, report: Callable[[Event], object], seal: Callable[[str], Seal]
+        self,
+        pager: Pager,
+        tiers: Sequence[Tier],
+        *,
+        report: Callable[[Event], object],
+        seal: Callable[[str], Seal | None],
+        at_rest: Callable[[], Awaitable[None]],
+        patience: float = PATIENCE_S,
     ) -> None:
         self._pager = pager
         self._tiers: Mapping[str, Tier] = {tier.name: tier for tier in tiers}
         self._order = {tier.name: asyncio.Lock() for tier in tiers}  # fair: first come, first served
         self._report = report
         self._seal = seal
+        self._at_rest = at_rest
+        self._patience = patience
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-move")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[Exception | None], str] = {}
         self._cancelled: set[int] = set()
         self._told: set[str] = set()
 
     async def open(self) -> None:
         """Tell what lies in the tiers already."""
         for name, tier in self._tiers.items():
-            try:
-                entries = await tier.entries()
-            except (KVError, OSError) as error:
-                self._fail(name, error)
-                continue
+            entries: Sequence[Entry] = ()
+            with self._failing(name):
+                entries = await self._patiently(tier.entries())
             if entries:
                 known = (Moving(each.name.hex(), each.parent.hex(), each.tokens) for each in entries)
                 self._report(Known(name, tuple(known)))
@@ -64,11 +85,12 @@ class Mover:
     def begin(self, move: Move) -> None:
         """Begin to carry a move out; `Moved` is reported when it is over."""
         if move.target == DEVICE:
-            self._go(self._fetch(move))
+            self._go(self._fetch(move), DEVICE)
         elif move.source == DEVICE:
-            self._go(self._store(move))
+            # Now, because what lies in the pages is of the present weights, and they may change before its turn comes.
+            self._go(self._store(move, self._seal(move.root)), move.target)
         else:
-            self._go(self._pass_down(move))
+            self._go(self._pass_down(move), move.target)
 
     def cancel(self, move: int) -> None:
         """Nobody waits for it any more: it ends as soon as it can."""
@@ -76,7 +98,7 @@ class Mover:
 
     def drop(self, drop: Drop) -> None:
         """Let blocks go."""
-        self._go(self._forget(drop))
+        self._go(self._forget(drop), drop.tier)
 
     async def get(self, tier: str, names: Sequence[BlockHash]) -> Mapping[BlockHash, memoryview]:
         """The records of a tier. Raises TierGone."""
@@ -87,109 +109,147 @@ class Mover:
         async with self._order[tier]:
             await self._tiers[tier].put(records)
 
-    async def settled(self) -> None:
-        """What has been begun up to now is over."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    async def drained(self) -> None:
-        """All that has been begun is over."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def settled(self, tier: str) -> Exception | None:
+        """What has been begun up to now in a tier is over; why some of it failed, if it did."""
+        tasks = [task for task, where in self._tasks.items() if where == tier]
+        if tasks:
+            await asyncio.wait(tasks)
+        faults = (task.result() for task in tasks if not task.cancelled())
+        return next((fault for fault in faults if fault is not None), None)
 
     async def close(self) -> None:
-        """Carry out what has been begun, and close the tiers."""
-        await self.drained()
+        """Carry out what has been begun, as far as the tiers' patience reaches, and close them."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._patience)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         self._thread.shutdown()
-        for tier in self._tiers.values():
-            await tier.aclose()
+        for name, tier in self._tiers.items():
+            with self._failing(name):
+                await self._patiently(tier.aclose())
 
     # -- in the loop
 
-    def _go(self, work: Coroutine[Any, Any, None]) -> None:
+    def _go(self, work: Coroutine[Any, Any, Exception | None], tier: str) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = tier
         task.add_done_callback(self._over)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        task.result()  # a fault of ours: whoever watches the loop must hear of it
+    def _over(self, task: asyncio.Task[Exception | None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled():
+            task.result()  # a fault of ours: whoever watches the loop must hear of it
 
-    async def _store(self, move: Move) -> None:
+    async def _store(self, move: Move, seal: Seal | None) -> Exception | None:
         done: tuple[str, ...] = ()
-        async with self._order[move.target]:
-            try:
-                records = await self._within(self._pack, move)
-                await self._tiers[move.target].put(records)
-                done = tuple(name.hex() for name in records)
-            except (KVError, OSError) as error:
-                self._fail(move.target, error)
+        with self._failing(move.target) as fault:
+            async with self._order[move.target]:
+                records = {} if seal is None else await self._within(self._pack, move, seal)
+                await self._patiently(self._tiers[move.target].put(records))
+            done = tuple(name.hex() for name in records)
         self._report(Moved(move.id, done))
+        return fault.found
 
-    async def _fetch(self, move: Move) -> None:
+    async def _fetch(self, move: Move) -> Exception | None:
         records: dict[BlockHash, memoryview] = {}
         for name in dict.fromkeys(block.tier for block in move.blocks):
+            if move.id in self._cancelled:
+                break
             wanted = [_name(block) for block in move.blocks if block.tier == name]
-            try:
-                found = {} if move.id in self._cancelled else await self._tiers[name].get(wanted)
-            except (KVError, OSError) as error:
-                self._fail(name, error)
-                self._report(Lost(name))
-                continue
-            if move.id not in self._cancelled and (gone := tuple(each.hex() for each in wanted if each not in found)):
-                self._report(Lost(name, gone))
-            records |= found
-        done = () if move.id in self._cancelled else await self._within(self._unpack, move, records)
+            with self._failing(name):
+                records |= await self._patiently(self._tiers[name].get(wanted))
+        done: tuple[str, ...] = ()
+        with self._failing(DEVICE):
+            await self._at_rest()
+            seal = self._seal(move.root)
+            if move.id not in self._cancelled and seal is not None:
+                done = await self._within(self._unpack, move, records, seal)
+                self._lost([block for block in move.blocks[len(done) : len(done) + 1] if _name(block) in records])
+        if move.id not in self._cancelled:
+            for name in dict.fromkeys(block.tier for block in move.blocks):
+                gone = [block.name for block in move.blocks if block.tier == name and _name(block) not in records]
+                if gone:
+                    self._report(Lost(name, tuple(gone)))
         self._cancelled.discard(move.id)
         self._report(Moved(move.id, done))
+        return None
 
-    async def _pass_down(self, move: Move) -> None:
+    def _lost(self, bad: Sequence[Moving]) -> None:
+        """What was not what it should be is of no use to anybody who comes after."""
+        for block in bad:
+            self._report(Lost(block.tier, (block.name,)))
+            self.drop(Drop(block.tier, (block.name,), "it was not what was wanted"))
+
+    async def _pass_down(self, move: Move) -> Exception | None:
         done: tuple[str, ...] = ()
-        async with self._order[move.target]:
-            try:
-                records = await self._tiers[move.source].get([_name(block) for block in move.blocks])
-                await self._tiers[move.target].put(records)
-                done = tuple(name.hex() for name in records)
-            except (KVError, OSError) as error:
-                self._fail(move.target, error)
+        with self._failing(move.target) as fault:
+            async with self._order[move.target]:
+                names = [_name(block) for block in move.blocks]
+                records = await self._patiently(self._tiers[move.source].get(names))
+                await self._patiently(self._tiers[move.target].put(records))
+            done = tuple(name.hex() for name in records)
         self._report(Moved(move.id, done))
+        return fault.found
 
-    async def _forget(self, drop: Drop) -> None:
-        async with self._order[drop.tier]:
-            try:
-                await self._tiers[drop.tier].drop([BlockHash(bytes.fromhex(name)) for name in drop.names])
-            except (KVError, OSError) as error:
-                self._fail(drop.tier, error)
+    async def _forget(self, drop: Drop) -> Exception | None:
+        with self._failing(drop.tier) as fault:
+            async with self._order[drop.tier]:
+                names = [BlockHash(bytes.fromhex(name)) for name in drop.names]
+                await self._patiently(self._tiers[drop.tier].drop(names))
+        return fault.found
+
+    async def _patiently(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Raises TimeoutError without waiting for what does not even hear that it is not wanted any more."""
+        task = asyncio.get_running_loop().create_task(work)
+        try:
+            await asyncio.wait((task,), timeout=self._patience)
+        finally:
+            if not task.done():
+                task.cancel()
+        if not task.done():
+            raise TimeoutError
+        return task.result()
 
     async def _within(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    def _fail(self, tier: str, error: Exception) -> None:
-        kind = f"{tier} {type(error).__name__}"
-        if kind not in self._told:
-            self._told.add(kind)
-            _log.warning(
-                "the tier %s failed: %s. What should have gone there is lost and will be computed again when it is "
-                "wanted; this is said once for each kind of fault.",
-                tier,
-                error,
-            )
+    @contextmanager
+    def _failing(self, tier: str) -> Iterator[_Fault]:
+        """Whatever a tier raises, ours or somebody else's: what lies there costs time, and never a turn."""
+        fault = _Fault()
+        try:
+            yield fault
+        except Exception as error:
+            fault.found = error
+            kind = f"{tier} {type(error).__name__}"
+            if kind not in self._told:
+                self._told.add(kind)
+                _log.warning(
+                    "the tier %s failed: %s. What should have gone there, or come from there, will be computed again "
+                    "when it is wanted; this is said once for each kind of fault.",
+                    tier,
+                    str(error) or f"no answer within {self._patience:g} s ({type(error).__name__})",
+                    exc_info=not isinstance(error, KVError | OSError),
+                )
 
     # -- on the mover's thread
 
-    def _pack(self, move: Move) -> dict[BlockHash, Buffer]:
-        seal = self._seal(move.root).digest
+    def _pack(self, move: Move, seal: Seal) -> dict[BlockHash, Buffer]:
+        """What lies in the pages; nothing behind a page of older weights, for nobody could find it."""
         records: dict[BlockHash, Buffer] = {}
         for block in move.blocks:
             assert block.page is not None  # what comes from the device lies in a page
             link = block.link
-            payload = self._pager.read(block.page, len(block.tokens))
-            records[link.name] = pack(Block(link.name, link.parent, link.tokens, seal, payload))
+            try:
+                payload = self._pager.read(block.page, len(block.tokens))
+            except LookupError:
+                break
+            records[link.name] = pack(Block(link.name, link.parent, link.tokens, seal.digest, payload))
         return records
 
-    def _unpack(self, move: Move, records: Mapping[BlockHash, memoryview]) -> tuple[str, ...]:
+    def _unpack(self, move: Move, records: Mapping[BlockHash, memoryview], seal: Seal) -> tuple[str, ...]:
         """Write what has come and is what was wanted; nothing behind a gap, for nobody could find it."""
-        seal = self._seal(move.root)
         done = []
         for moving in move.blocks:
             assert moving.page is not None
@@ -205,6 +265,13 @@ class Mover:
                 break
             done.append(moving.name)
         return tuple(done)
+
+
+@dataclass(slots=True)
+class _Fault:
+    """What was raised, if anything was."""
+
+    found: Exception | None = None
 
 
 def _name(block: Moving) -> BlockHash:

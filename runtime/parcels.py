@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..kvstore import BlockHash
 from ..kvstore.parcel import pack_context, unpack_context
 from ..kvstore.parked import Parked
 from ..scheduler import Known, Moving
-from .copying import copied
+from .copying import copied, sealed
 from .errors import Unable
 from .loop import Loop
 
@@ -41,8 +40,8 @@ class Parcels:
         return pack_context(parked, await self._loop.mover.get(tier, parked.names))
 
     async def _unpack(self, data: bytes | memoryview, tenant: str) -> Parked:
-        tier, root = self._tier(), self._loop.root(tenant)
-        parcel = unpack_context(data, seal=self._loop.seal(root), root=BlockHash(bytes.fromhex(root)))
+        tier, (root, seal) = self._tier(), sealed(self._loop, tenant)
+        parcel = unpack_context(data, seal=seal, root=root)
         await self._loop.mover.put(tier, parcel.records)
         blocks = (Moving(block.name.hex(), block.parent.hex(), block.tokens) for block in parcel.blocks)
         self._loop.post(Known(tier, tuple(blocks)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from ..kvstore import BlockHash
 from ..kvstore.parked import Parked
 from ..kvstore.tiers import DiskTier, Shelf
-from .copying import copied
+from .copying import copied, sealed
 from .loop import Loop
 
 _T = TypeVar("_T")
@@ -49,8 +48,8 @@ class Saved:
         return self._loop.within(work).result()
 
     def _shelf(self, tenant: str) -> Shelf:
-        root = self._loop.root(tenant)
-        return Shelf(self._disk, seal=self._loop.seal(root), root=BlockHash(bytes.fromhex(root)))
+        root, seal = sealed(self._loop, tenant)
+        return Shelf(self._disk, seal=seal, root=root)
 
     async def _keep(self, key: str, tokens: tuple[int, ...], tenant: str, note: Mapping[str, Any]) -> int:
         parked = await copied(self._loop, self._disk.name, tenant, tokens, note)

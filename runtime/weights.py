@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+from uuid import uuid4
 
 from ..kvstore import root
 from ..scheduler import KvPolicy
@@ -12,26 +13,35 @@ Running = Literal["refuse", "keep", "abort"]
 
 
 class Weights:
-    """A version, and the roots of all tenants seen so far. Equal roots may share keys and values."""
+    """A version, and the roots of all tenants seen so far. Equal roots may share keys and values.
+
+    Weights that were given while the model runs have a label that no other process, and no other update, will ever
+    use again: two trainings that both count their updates from one do not have the same weights.
+    """
 
     def __init__(self, fingerprint: str) -> None:
         self.version = 0
         self._model = fingerprint
-        self._named = 0  # the version that names carry: it stands still when keys and values are kept
+        self._life = uuid4().hex
+        self._label = ""  # of the present weights: what is stored is sealed with it
+        self._named = ""  # the one that names carry: it stands still when keys and values are kept
         self._roots: dict[str, str] = {}
-        self._tenants: dict[str, tuple[str, str]] = {}
+        self._tenants: dict[str, str] = {}
 
-    def behind(self, root: str) -> tuple[str, str]:
-        """The tenant and the version of the weights that a root was made of; KeyError for one of others."""
-        return self._tenants[root]
+    def behind(self, root: str) -> tuple[str, str] | None:
+        """The tenant that a root was made for, and the label of the present weights; None for a root of others.
+
+        What lies under a root of others must not be stored any more: part of it may be of the present weights.
+        """
+        tenant = self._tenants.get(root)
+        return None if tenant is None else (tenant, self._label)
 
     def root(self, tenant: str) -> str:
         """The root of a tenant's context names, in hex."""
         known = self._roots.get(tenant)
         if known is None:
-            weights = str(self._named) if self._named else ""
-            known = self._roots[tenant] = root(model=self._model, tenant=tenant, weights=weights).hex()
-            self._tenants[known] = tenant, weights
+            known = self._roots[tenant] = root(model=self._model, tenant=tenant, weights=self._named).hex()
+            self._tenants[known] = tenant
         return known
 
     def advance(self, version: int, kv: KvPolicy) -> tuple[tuple[str, str], ...]:
@@ -41,8 +51,8 @@ class Weights:
         """
         if version <= self.version:
             raise ValueError(f"version: found {version} after {self.version}; every update needs a greater one")
-        self.version = version
+        self.version, self._label = version, f"{self._life}.{version}"
         if kv == "keep":
             return ()
-        old, self._roots, self._named = self._roots, {}, version
+        old, self._roots, self._tenants, self._named = self._roots, {}, {}, self._label
         return tuple((before, self.root(tenant)) for tenant, before in old.items())

@@ -9,7 +9,9 @@ needs is ever evicted. No turn waits for ever: it starts, or is refused with a r
 
 from __future__ import annotations
 
-from ..kvstore import BlockHash, Branch, Elsewhere, Ledger, OutOfPages
+from collections.abc import Sequence
+
+from ..kvstore import BlockHash, Branch, Elsewhere, Ledger, Match, OutOfPages
 from ..kvstore.pins import Pins
 from .books import Books
 from .effects import Effect, Evict, Grow, Preempt, Refuse, Start, Stop
@@ -217,11 +219,10 @@ class Kernel:
         # The last token is always computed: its logits are what the turn is for.
         known = turn.tokens[:-1]
         whole = len(turn.tokens) + (0 if self.books.grows else turn.arrived.max_tokens)
-        match = self.ledger.match(turn.root, known)
-        # A last page that was fetched for this turn is its own already: it is not to be had a second time.
-        own_tail = match.tail is not None and self.moves.keeps(turn.arrived.turn, match.tail)
-        pages = -(-whole // self.books.page) - len(match.pages) - own_tail
-        idle = self.ledger.idle(match.pages)
+        if whole > self.books.room * self.books.page:
+            self._stop(turn)  # it was taken out when it had grown as large as the pool
+            return True
+        match, pages, idle = self._lacking(turn, known, whole)
         if self._in_the_making(turn, match.tokens(self.books.page)):
             return False
         own = self._held_for(turn)
@@ -231,10 +232,13 @@ class Kernel:
             self.books, self._view(turn), pages + idle
         ):
             # Pins are the last to give way, and only where nobody runs whose end could make room.
-            if not self._kept.make_way(turn, keep=own) and (self.books.running or not self.pins.give_way()):
+            if (
+                not self._kept.make_way(turn, keep=own)
+                and not self.moves.give_back(turn.arrived.turn)
+                and (self.books.running or not self.pins.give_way())
+            ):
                 return False
-            match = self.ledger.match(turn.root, known)
-            idle = self.ledger.idle(match.pages)
+            match, pages, idle = self._lacking(turn, known, whole)
         evicted = self.ledger.evicted
         name, tier = turn.arrived.turn, self.moves.fetched(turn.arrived.turn)
         if not tier and (found := self.moves.wanted(turn.root, known, match)):
@@ -259,6 +263,14 @@ class Kernel:
         self._effects.append(Start(name, reuse, tuple(branch.pages), grown.copy, why, taken, tier or DEVICE))
         self._note_evicted(turn, evicted)
         return True
+
+    def _lacking(self, turn: Turn, known: Sequence[int], whole: int) -> tuple[Match, int, int]:
+        """What is found of a turn, the pages that it needs besides, and how many of those found nobody holds yet."""
+        match = self.ledger.match(turn.root, known)
+        # A last page that was fetched for this turn is its own already: it is not to be had a second time.
+        own_tail = match.tail is not None and self.moves.keeps(turn.arrived.turn, match.tail)
+        pages = -(-whole // self.books.page) - len(match.pages) - own_tail
+        return match, pages, self.ledger.idle(match.pages)
 
     def _held_for(self, turn: Turn) -> str | None:
         return self._kept.holds.find(turn.program, turn.arrived.branch, turn.tokens)
@@ -326,14 +338,17 @@ class Kernel:
         victims = max(
             self.books.batch.values(), key=lambda other: (self.policy.preempt(self.books, other.program), other.number)
         )
-        if victims is turn and self.books.running == 1 and self.books.held == 0 and not self.moves:
-            self._effects.append(
-                Stop(turn.arrived.turn, f"the pool of {self.books.room} pages is full with this turn alone")
-            )
-            self._cancel(turn.arrived.turn)
+        if victims is turn and len(turn.tokens) > self.books.room * self.books.page:
+            self._stop(turn)
             return False
         self._suspend(victims, f"room for {turn.program.id}" if victims is not turn else "no room to grow")
         return victims is not turn
+
+    def _stop(self, turn: Turn) -> None:
+        self._effects.append(
+            Stop(turn.arrived.turn, f"the pool of {self.books.room} pages is full with this turn alone")
+        )
+        self._cancel(turn.arrived.turn)
 
     def _suspend(self, turn: Turn, why: str) -> None:
         assert turn.branch is not None

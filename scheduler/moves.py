@@ -174,6 +174,17 @@ class Moves:
             self.abandon(turn)
         return turn is not None
 
+    def give_back(self, turn: TurnId) -> bool:
+        """The pages that were fetched for a turn go back to the cache before it starts; False if it keeps none.
+
+        Somebody may have computed the same meanwhile: then it needs neither these nor pages of its own for it.
+        """
+        tier, pages = self._fetched.get(turn, ("", ()))
+        if pages:
+            self._fetched[turn] = (tier, ())
+            self._ledger.drop(reversed(pages))
+        return bool(pages)
+
     def __repr__(self) -> str:
         return f"<Moves {len(self._out)} out | {len(self._fetched)} arrived | {self.elsewhere!r}>"
 

@@ -200,8 +200,15 @@ class StepEngine(Engine, Speaker, Protocol):
         """Take over what a step did."""
         ...
 
+    def flush(self) -> None:
+        """Make the copies that are waiting for the next step; no step may run."""
+        ...
+
     def read(self, page: int, tokens: int) -> memoryview:
-        """The keys and values of the first so many tokens of a page; called beside steps, on a thread of its own."""
+        """The keys and values of the first so many tokens of a page; called beside steps, on a thread of its own.
+
+        Raises LookupError for a page that was written under weights that are gone: it must not be stored.
+        """
         ...
 
     def write(self, page: int, tokens: int, data: Buffer) -> None:

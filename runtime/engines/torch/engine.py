@@ -153,7 +153,9 @@ class TorchEngine:
         return "" if line is None else line.spell.finish()
 
     def read(self, page: int, tokens: int) -> memoryview:
-        """The keys and values of the first so many tokens of a page."""
+        """The keys and values of the first so many tokens of a page. LookupError for one of weights that are gone."""
+        if self._made[page] < self._version:
+            raise LookupError(f"page {page} was written under version {self._made[page]} of the weights")
         return self.pages.read(page, tokens)
 
     def write(self, page: int, tokens: int, data: Buffer) -> None:
@@ -208,8 +210,7 @@ class TorchEngine:
 
     def run(self, step: Step) -> Sequence[Said]:
         """Compute, then choose a token for every turn that has caught up."""
-        for copy in step.copies:
-            self.pages.copy(copy.source, copy.target, copy.tokens)
+        self._make(step.copies)
         logits = self.model.forward(step.pieces, self.pages)
         said, row = [], 0
         for line, piece in zip(step.lines, step.pieces, strict=True):
@@ -231,6 +232,15 @@ class TorchEngine:
                 line.job.computed += one.computed
                 if one.token is not None:
                     line.job.tokens.append(one.token)
+
+    def flush(self) -> None:
+        """Make the copies that are waiting for the next step; no step may run."""
+        copies, self._copies = self._copies, []
+        self._make(copies)
+
+    def _make(self, copies: Sequence[Copy]) -> None:
+        for copy in copies:
+            self.pages.copy(copy.source, copy.target, copy.tokens)
 
     def _say(self, line: _Line, computed: int, logits: torch.Tensor) -> Said:
         job = line.job
