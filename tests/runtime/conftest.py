@@ -25,7 +25,7 @@ from sostenuto.runtime.request import Request
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.ticket import Ended, Ticket
 from sostenuto.runtime.ticket import Piece as Said
-from sostenuto.scheduler import named
+from sostenuto.scheduler import DEVICE, named
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.4}
 """How far logits may lie from transformers' own, which are spread over about ten. Greedy tokens must be equal
@@ -291,3 +291,18 @@ class Runner:
 def draw(count: int, seed: int = 0, vocab: int = 250) -> list[int]:
     """Tokens of a prompt."""
     return torch.randint(0, vocab, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def still(loop: Loop) -> None:
+    """Returns when nothing is on its way to a tier or from one."""
+
+    async def wait() -> None:
+        moves = loop.kernel.moves
+        while True:
+            ours = len(moves)
+            for tier in (DEVICE, *moves.elsewhere.tiers):
+                await loop.mover.settled(tier)
+            if not ours:
+                return
+
+    loop.within(wait()).result()

@@ -16,7 +16,7 @@ from sostenuto.runtime.host import Host
 from sostenuto.runtime.loop import Loop
 from sostenuto.scheduler import Interrupted, ProgramId
 
-from .conftest import Pair, Stage, draw, read
+from .conftest import Pair, Stage, draw, read, still
 
 
 @pytest.fixture
@@ -33,11 +33,7 @@ def stage(host: Host) -> Stage:
 def pause(host: Host, tokens: list[int]) -> None:
     """A session of the default tenant that waits for a tool."""
     read(stage(host).submit(tokens, "default/s", tools_called=lambda text, reason: ("search",), max_tokens=4))
-    flush(host.loop)
-
-
-def flush(loop: Loop) -> None:
-    loop.within(loop.mover.drained()).result()
+    still(host.loop)
 
 
 def ask(host: Host, verb: str, tenant: str = "default", **payload: Any) -> tuple[str, int, int]:
@@ -73,14 +69,14 @@ def test_what_is_demoted_leaves_first_and_is_copied_where_it_is_said(host: Host)
 def test_what_is_told_by_its_blocks_is_fetched_before_anybody_asks(host: Host) -> None:
     pause(host, draw(64))
     host.tell(Interrupted(ProgramId("default/s")))
-    flush(host.loop)
+    still(host.loop)
     root = BlockHash(bytes.fromhex(host.root()))
     names = [link.name.hex() for link in links(draw(64), 8, root)]
     for number in range(3):
         stage(host).say(draw(200, seed=number), f"default/rival{number}", max_tokens=2)
     host.loop.within(clear(host.loop)).result()
     assert ask(host, "Prefetch", target={"blocks": names}) == ("deferred", 8, 0)
-    flush(host.loop)
+    still(host.loop)
     assert ask(host, "Prefetch", target={"blocks": names}) == ("accepted", 8, 8)
     facts = stage(host).say([*draw(64), 1, 2], "default/t").end.facts
     assert (facts.reused_tokens, facts.tier) == (64, "device")

@@ -21,14 +21,14 @@ from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.session import Session
 from sostenuto.scheduler import Drop, Effect, Interrupted, Move, ProgramId, Start, named
 
-from .conftest import Pair, Stage, Told, draw, read
+from .conftest import Pair, Stage, Told, draw, read, still
 
 Stages = Callable[..., Stage]
 
 
 def flush(stage: Stage) -> None:
     """Until everything that is on its way to or from a tier is there."""
-    stage.loop.within(stage.loop.mover.drained()).result()
+    still(stage.loop)
 
 
 def pause(stage: Stage, tokens: Sequence[int], program: str = "a", **rest: Any) -> Told:
