@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sostenuto.kvstore import BlockHash, Elsewhere
+from sostenuto.kvstore import BlockHash, Elsewhere, root
 from sostenuto.kvstore.record import links
 from sostenuto.scheduler import (
     Answered,
     Cancelled,
     CancelMove,
     Effect,
+    Finished,
     Hinted,
     Interrupted,
     Known,
     Lost,
+    Marked,
     Move,
     Moved,
     Moving,
+    NeedRoom,
     ProgramId,
+    Reweighted,
     Start,
+    Stop,
     TurnId,
 )
 
@@ -107,3 +112,39 @@ def test_hints_are_events_and_their_answers_effects() -> None:
     assert it.kernel.pins.pages == 2
     other = only(it.tell(Hinted(2, "other", ROOT, message)), Answered)
     assert [reply.outcome for reply in other.replies] == ["missing"]
+
+
+def test_what_was_fetched_in_vain_gives_way_to_its_own_turn() -> None:
+    it = stage(disk=None)
+    it.run("first", range(8))
+    it.tell(Finished(TurnId("first")))
+    it.tell(Known("disk", known(3)))
+    mine = only(it.arrive("a", range(31)), Move)
+    other = only(it.arrive("b", [*range(12), 99]), Move)
+    assert [block.name for block in mine.blocks] == [block.name for block in other.blocks]
+    only(it.tell(Moved(other.id, (other.blocks[0].name,))), Start)
+    it.tell(Finished(TurnId("b")))
+    # The block lies in a page that b has left; to hold a twin of it leaves too few for the rest.
+    start = only(it.tell(Moved(mine.id, (mine.blocks[0].name,))), Start)
+    assert (start.turn, start.reuse, len(start.pages)) == ("a", 12, 8)
+
+
+def test_a_turn_that_fills_the_pool_ends_though_something_is_on_its_way() -> None:
+    it = stage(disk=None)
+    it.run("a", range(30))
+    only(it.tell(Marked("m", ROOT, tuple(range(8)), "disk")), Move)
+    it.compute("a", 0, 30, 31)
+    it.compute("a", 2, 32)
+    stop = only(it.tell(NeedRoom((TurnId("a"),))), Stop)
+    assert "full with this turn alone" in stop.why
+    assert "0 waiting | 0 running" in repr(it.kernel)
+
+
+def test_a_turn_that_has_grown_as_large_as_the_pool_is_not_left_waiting_when_it_must_be_computed_anew() -> None:
+    it = stage()
+    it.run("a", range(30))
+    it.compute("a", 0, 30, 31)
+    it.compute("a", 2, 32)
+    effects = it.tell(Reweighted("recompute", ((ROOT, root(model="m", weights="1").hex()),)))
+    assert isinstance(effects[-1], Stop)
+    assert "0 waiting | 0 running" in repr(it.kernel)
