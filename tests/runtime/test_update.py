@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from sostenuto.kvstore import Mismatch
+from sostenuto.kvstore.tiers import DiskTier
+from sostenuto.runtime.below import Below
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.engines.torch.model import Model
 from sostenuto.runtime.engines.torch.weights import Source
@@ -139,3 +142,43 @@ async def test_a_rollout_on_its_way_is_refused_kept_or_broken_off(
             assert versions == sorted(versions)
             assert set(versions) == {0, 1}, "each token knows which weights said it"
             assert (answer.facts.recomputed_tokens > 0) == (kv == "recompute")
+
+
+@pytest.mark.parametrize("kv", ["salt", "drop", "recompute", "keep"])
+def test_what_other_weights_computed_is_never_restored_whatever_their_number(
+    model: Model, other: Weights, tmp_path: Path, kv: Any
+) -> None:
+    def opened() -> Host:
+        return Host(TorchEngine(model, pool_tokens=2048), below=[Below(DiskTier.open(tmp_path / "store"))])
+
+    original = {name: weight.clone() for name, weight in model._network.state_dict().items()}
+    with opened() as first:
+        first.update_weights(other.items(), kv=kv)
+        with Session(first, sampling=Sampling(max_tokens=6)) as session:
+            session.feed(draw(40))
+            session.generate()
+            session.mark("key", durable=True)
+        model.reweigh(original)
+    for updates in (0, 1):
+        with opened() as later, Session(later) as session:
+            for _ in range(updates):  # the same number as before, of other weights
+                later.update_weights(original.items(), kv=kv)
+            with pytest.raises(Mismatch, match="weights is"):
+                Session.restore(later, "key")
+            before = later.engine.rows
+            session.feed(draw(40))
+            assert session.generate(max_tokens=1).facts.reused_tokens == 0
+            assert later.engine.rows - before == 40
+
+
+def test_what_is_kept_through_an_update_is_not_stored_as_if_the_new_weights_had_computed_it(
+    model: Model, other: Weights, tmp_path: Path
+) -> None:
+    with (
+        Host(TorchEngine(model, pool_tokens=2048), below=[Below(DiskTier.open(tmp_path / "store"))]) as host,
+        Session(host, sampling=Sampling(max_tokens=6)) as session,
+    ):
+        session.feed(draw(40))
+        session.generate()
+        host.update_weights(other.items(), kv="keep")
+        assert host.saved.keep("kept", tuple(draw(40)), tenant="default", note={}) == 0
