@@ -21,7 +21,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from sostenuto.kvstore import BlockHash, Feed, Ledger, PageId, Range, Rank, Snapshot, oldest_first, root
+from sostenuto.kvstore import BlockHash, Feed, Ledger, PageId, Range, Rank, oldest_first, root
 from sostenuto.scheduler.policies.evict import Prefill, by_cost, by_next_use, by_priority, stale_first
 
 from .report import machine
@@ -124,7 +124,7 @@ def _round(ledger: Ledger, draw: random.Random, contexts: list[Context], times: 
         ledger.drop(reversed(match.pages))
     ledger.take(match.pages)
     with times.take("hold and release"):
-        ledger.hold("bench", Snapshot(ROOT, old.tokens, match.pages), until=1.0, budget=ledger.room)
+        ledger.hold("bench", Context(old.tokens, match.pages), until=1.0, budget=ledger.room)
         ledger.release("bench")
     ledger.drop(reversed(match.pages))
     with times.take("retain and forgo"):

@@ -30,12 +30,13 @@ from .ledger import Ledger
 from .order import Cached, Rank, oldest_first
 from .parcel import Parcel, pack_context, unpack_context, write_context
 from .parked import Parked, park
+from .past import Past, Snapshot, holdings
 from .pins import Grant, Pins, Wish
 from .ranges import DEFAULT_PRIORITY, Range
 from .record import Block, Head, Link, check, links, pack, peek, unpack
 from .seal import Seal, Veiled, veil
 from .shape import Shape
-from .snapshot import Lease, PageId, Snapshot, Terms
+from .snapshot import Lease, PageId, Prefix, Terms
 
 __all__ = [
     "DEFAULT_PRIORITY",
@@ -72,7 +73,9 @@ __all__ = [
     "PageId",
     "Parcel",
     "Parked",
+    "Past",
     "Pins",
+    "Prefix",
     "Range",
     "Rank",
     "Seal",
@@ -86,6 +89,7 @@ __all__ = [
     "Wish",
     "chain",
     "check",
+    "holdings",
     "links",
     "name",
     "oldest_first",

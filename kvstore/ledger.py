@@ -27,7 +27,7 @@ from .index import Content, Index, Match
 from .leases import Leases
 from .order import Cached, Order, Rank, oldest_first
 from .ranges import Priorities, Range
-from .snapshot import Lease, PageId, Snapshot, Terms
+from .snapshot import Lease, PageId, Prefix, Terms
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ class Ledger:
         return self._index.get(page)
 
     def refs(self, page: PageId) -> int:
-        """How many holders a page has."""
+        """How many holders a page has; contexts that share a past (`Past`) hold its pages as one."""
         return self._pages[page].refs
 
     def idle(self, pages: Iterable[PageId]) -> int:
@@ -227,7 +227,7 @@ class Ledger:
 
     # -- leases and priorities
 
-    def hold(self, key: str, snapshot: Snapshot, *, until: float, budget: int, terms: Terms = _NO_TERMS) -> Lease:
+    def hold(self, key: str, prefix: Prefix, *, until: float, budget: int, terms: Terms = _NO_TERMS) -> Lease:
         """Keep a prefix until `until`, as much of its head as fits into `budget` distinct held pages.
 
         Holding again under the same key replaces the lease: its clock starts anew. The answer's `pages` are what
@@ -235,11 +235,11 @@ class Ledger:
         priorities of its ranges hold for all its pages, the clipped ones too, beyond its end until their own.
         """
         self.release(key)
-        granted = snapshot.pages[: self._leases.fitting(snapshot.pages, budget, terms.caps)]
+        granted = prefix.pages[: self._leases.fitting(prefix.pages, budget, terms.caps)]
         self.take(granted)
-        tokens = snapshot.tokens[: len(granted) * self.page]
-        lease = self._leases.add(Lease(key, tokens, granted, until, len(snapshot.pages), terms))
-        self.retain(key, snapshot.pages, terms.ranges)
+        tokens = prefix.tokens[: len(granted) * self.page]
+        lease = self._leases.add(Lease(key, tokens, granted, until, len(prefix.pages), terms))
+        self.retain(key, prefix.pages, terms.ranges)
         return lease
 
     def release(self, key: str, *, stale: bool = False, number: int | None = None) -> Lease | None:

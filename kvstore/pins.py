@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .ledger import Ledger
 from .ranges import DEFAULT_PRIORITY, Range
-from .snapshot import Lease, Snapshot, Terms
+from .snapshot import Lease, Prefix, Terms
 
 PIN_S = 3600.0
 """The longest that a pin lasts without being asked for again."""
@@ -72,20 +72,20 @@ class Pins:
         """Distinct pages that a tenant has pinned."""
         return self._ledger.held_by(_group(tenant))
 
-    def pin(self, key: str, snapshot: Snapshot, wish: Wish, *, now: float) -> Grant:
+    def pin(self, key: str, prefix: Prefix, wish: Wish, *, now: float) -> Grant:
         """Keep a context, as much of its head as the budgets allow, until `wish.until` or as long as a pin may last.
 
         Pinning again under the same key replaces the pin: its clock starts anew, nothing adds up. Keys of different
-        tenants never meet. The snapshot's pages must be held by the caller meanwhile, as they are after `freeze`.
+        tenants never meet. Its pages must be held by the caller meanwhile, as they are after `freeze`.
         """
-        asked = len(snapshot.pages)
+        asked = len(prefix.pages)
         name, group = _key(wish.tenant, key), _group(wish.tenant)
         until = min(wish.until, now + self.longest)
         if until <= now:
             self._ledger.release(name)
             return Grant(asked, 0, self.each, None, "its time is over")
         terms = Terms({_ALL: self.total, group: self.each}, wish.ranges)
-        lease = self._ledger.hold(name, snapshot, until=until, budget=self._ledger.room, terms=terms)
+        lease = self._ledger.hold(name, prefix, until=until, budget=self._ledger.room, terms=terms)
         granted = len(lease.pages)
         why = "pinned" if granted == asked else self._limit(group)
         if not granted:

@@ -1,32 +1,24 @@
-"""An immutable prefix, and a lease that keeps it."""
+"""A prefix of a context, and a lease that keeps it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import NewType, Protocol
 
-from .hashes import BlockHash
 from .ranges import Range
 
 PageId = NewType("PageId", int)
 """Where a block lies on the device."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A prefix that does not change: its tokens, and the pages that hold their keys and values.
+class Prefix(Protocol):
+    """The beginning of a context: its tokens, and the pages in which their keys and values lie."""
 
-    Whoever froze it has taken every page once, the unfinished last one too, so that going back computes nothing;
-    it must be dropped (`Ledger.drop(snapshot.pages)`) when it is no longer wanted.
-    """
-
-    root: BlockHash
-    tokens: tuple[int, ...]
-    pages: tuple[PageId, ...]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+    @property
+    def pages(self) -> tuple[PageId, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..kvstore import Ledger
+from ..kvstore import Ledger, holdings
 from .events import ProgramId, TurnId
 from .moves import Moves
 from .turn import Turn
@@ -107,8 +107,8 @@ class Books:
 
     def check(self) -> None:
         """Raise BrokenBooks unless the ledger's invariants hold for all turns, leases and moves."""
-        branches = (turn.branch.pages for turn in self.turns.values() if turn.branch is not None)
-        self.ledger.check((*branches, *self.moves.pages))
+        branches = (turn.branch for turn in self.turns.values() if turn.branch is not None)
+        self.ledger.check((*holdings(branches), *self.moves.pages))
 
     def __repr__(self) -> str:
         return f"{self.waiting} waiting | {self.running} running | {self.ledger!r}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from ..kvstore import BlockHash, Match, PageId, Snapshot
+from ..kvstore import BlockHash, Match, PageId
 from ..kvstore.hints import (
     Demote,
     KvHintAction,
@@ -27,6 +28,13 @@ from .events import DEVICE, Hinted, ProgramId
 from .marks import lease_of
 from .retaining import Retaining
 from .world import Program
+
+
+class _Found(NamedTuple):
+    """A prefix that a hint told of."""
+
+    tokens: tuple[int, ...]
+    pages: tuple[PageId, ...]
 
 
 class Hinting:
@@ -65,8 +73,8 @@ class Hinting:
             case Demote(tier=tier):
                 return self._demote(action, verb.target, tenant, pages, tier)
             case Pin(until=until, ranges=ranges):
-                snapshot = Snapshot(root, self._tokens(pages), pages)
-                grant = self._pins.pin(name, snapshot, Wish(tenant, until, ranges), now=self._books.now)
+                prefix = _Found(self._tokens(pages), pages)
+                grant = self._pins.pin(name, prefix, Wish(tenant, until, ranges), now=self._books.now)
                 return answer(action, asked=asked, granted=grant.granted, why=grant.why, cap=grant.cap)
             case Retain(ranges=ranges):
                 granted = self._books.ledger.retain(name, pages, ranges)

@@ -50,10 +50,9 @@ class Holds:
         """Hold what a turn (its id, its line of conversation) leaves behind, as far as the budget goes."""
         name, line = turn
         key = lease_key(program.id, line)
-        frozen = branch.freeze()
         until = now + retention.seconds
-        lease = self._ledger.hold(key, frozen, until=until, budget=self._budget)
-        self._ledger.drop(frozen.pages)
+        with branch.freeze() as frozen:
+            lease = self._ledger.hold(key, frozen, until=until, budget=self._budget)
         if not lease.pages:
             self._ledger.release(key)
             return []

@@ -37,11 +37,10 @@ class Marks:
         """Keep as much of a context as is computed and the budget allows; a mark of the same key is replaced."""
         self._keys.pop(mark.key, None)
         branch = Branch.resume(self._ledger, BlockHash(bytes.fromhex(mark.root)), mark.tokens)
-        frozen = branch.freeze()
-        branch.close()
         until = now + retention.seconds
-        lease = self._ledger.hold(_OURS + mark.key, frozen, until=until, budget=self._budget)
-        self._ledger.drop(frozen.pages)
+        with branch.freeze() as frozen:
+            lease = self._ledger.hold(_OURS + mark.key, frozen, until=until, budget=self._budget)
+        branch.close()
         if not lease.pages:
             self._ledger.release(_OURS + mark.key)
             return []

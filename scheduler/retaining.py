@@ -39,15 +39,16 @@ class Retaining:
         retention = self._policy.retain(self._books, turn.program, tools)
         if not len(branch):
             return
+        pages = branch.pages
         if retention.seconds > 0:
             if line in turn.program.leases:
                 self.let_go(turn.program, line, "replaced by a newer pause", "superseded")
             # Marks and holds have one budget, and a program that will come back goes before one that may.
-            while self._marks and self._books.ledger.held + len(branch.pages) > self._budget:
+            while self._marks and self._books.ledger.held + len(pages) > self._budget:
                 self._effects += self._marks.give_way(f"a hold for {turn.program.id}")
             name = (turn.arrived.turn, line)
             self._effects += self.holds.keep(turn.program, name, branch, retention, self._books.now)
-        self._copy(branch.pages, retention)
+        self._copy(pages, retention)
 
     def park(self, name: ProgramId) -> None:
         """A program waits for a person."""

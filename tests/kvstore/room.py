@@ -33,7 +33,7 @@ def known(ledger: Ledger, tokens: Sequence[int], *, at: BlockHash = ROOT) -> int
 
 
 def frozen(ledger: Ledger, tokens: Sequence[int], *, at: BlockHash = ROOT) -> Snapshot:
-    """A context that is kept by its snapshot alone: drop its pages at the end."""
+    """A context that is kept by its snapshot alone: close it at the end."""
     branch = write(ledger, tokens, at=at)
     snapshot = branch.freeze()
     branch.close()

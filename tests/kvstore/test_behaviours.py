@@ -209,7 +209,7 @@ def test_clearing_spares_what_is_in_use_and_afterwards_drops_every_name_and_prio
     ledger = Ledger(8, PAGE)
     snapshot = frozen(ledger, range(8))
     ledger.hold("a", snapshot, until=9.0, budget=8)
-    ledger.drop(snapshot.pages)
+    snapshot.close()
     ledger.retain("b", leave(ledger, [7] * 8), [Range(0, None, 80)])
     assert ledger.clear() == 2
     ledger.check()
@@ -265,7 +265,11 @@ def test_a_context_is_given_up_whole_in_whatever_order_its_pages_are_given_back(
     ledger = Ledger(4, PAGE, rank=lambda page: (0 if page.stale else 1, page.used, -page.depth))
     contexts = {"live": [1] * 8, "gone": [2] * 8}
     leave(ledger, contexts["live"])
-    ledger.drop(frozen(ledger, contexts["gone"]).pages, stale=True)  # the beginning first
+    branch = write(ledger, contexts["gone"])
+    pages = branch.pages
+    ledger.take(pages)
+    branch.close()
+    ledger.drop(pages, stale=True)  # the beginning first
     ledger.check()
     assert victims(ledger, contexts) == ["gone", "gone", "live", "live"]
 
@@ -279,7 +283,7 @@ def test_a_late_release_of_an_earlier_lease_does_not_end_the_next_one_of_that_ke
     assert ledger.release("a", number=first.number, stale=True) is None
     assert ledger.leases["a"] == second
     assert ledger.release("a", number=second.number) == second
-    ledger.drop(snapshot.pages)
+    snapshot.close()
     ledger.check()
 
 
@@ -335,6 +339,6 @@ def test_leases_that_were_replaced_or_released_leave_nothing_behind() -> None:
     assert len(ledger._leases.expiry) < 200
     assert ledger.soonest == 999.0
     ledger.release("a")
-    ledger.drop(snapshot.pages)
+    snapshot.close()
     ledger.check()
     assert ledger.soonest is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sostenuto.kvstore import Branch, Copy, Growth, Ledger, NotAnAncestor, OutOfPages, root
+from sostenuto.kvstore import Branch, Copy, Growth, Ledger, NotAnAncestor, OutOfPages, holdings, root
 
 ROOT = root(model="m")
 PAGE = 4
@@ -35,7 +35,7 @@ def test_a_fork_shares_every_page_and_the_second_writer_copies_at_most_one(lengt
     child.append([200])
     assert parent.tokens[:-1] == child.tokens[:-1]
     assert parent.pages[length // PAGE] != child.pages[length // PAGE]
-    ledger.check([parent.pages, child.pages])
+    ledger.check(holdings([parent, child]))
 
 
 def test_a_parent_may_go_before_its_64_children() -> None:
@@ -50,7 +50,7 @@ def test_a_parent_may_go_before_its_64_children() -> None:
         child.append([1000 + number])
     assert copies == 64  # the first one stood at the end of the page and could go on
     assert [child.tokens[-1] for child in children] == list(range(1000, 1064))
-    ledger.check([child.pages for child in [*children, grandchild]])
+    ledger.check(holdings([*children, grandchild]))
     for child in [*children, grandchild]:
         child.close()
     ledger.check()
@@ -82,7 +82,7 @@ def test_going_back_to_a_snapshot_computes_nothing() -> None:
     back = Branch.resume(ledger, ROOT, list(mark.tokens))
     assert len(back) == 6
     back.close()
-    ledger.drop(mark.pages)
+    mark.close()
 
 
 @pytest.mark.parametrize("length", [-1, 7])
@@ -102,7 +102,7 @@ def test_a_fork_that_cannot_copy_is_refused_and_loses_nothing() -> None:
         child.reserve(1)
     parent.append([6])
     assert child.tokens == list(range(6))
-    ledger.check([parent.pages, child.pages])
+    ledger.check(holdings([parent, child]))
 
 
 def test_the_last_holder_writes_over_what_it_gave_up_when_no_page_is_left() -> None:

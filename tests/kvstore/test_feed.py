@@ -22,6 +22,7 @@ from sostenuto.kvstore import (
     Listener,
     Mirror,
     chain,
+    holdings,
     root,
 )
 from sostenuto.kvstore.feed import event, plain
@@ -204,7 +205,7 @@ def test_an_index_rebuilt_from_events_equals_the_ledgers(moves: list[tuple[str, 
             for each in feed.drain():
                 mirror.apply(event(plain(each)))
             assert mirror.blocks() == ledger.blocks()
-        ledger.check(each.pages for each in open_)
+        ledger.check(holdings(open_))
     for each in feed.drain():
         mirror.apply(each)
     assert mirror.blocks() == ledger.blocks()

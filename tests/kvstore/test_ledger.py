@@ -21,6 +21,7 @@ from sostenuto.kvstore import (
     Rank,
     Snapshot,
     chain,
+    holdings,
     name,
     oldest_first,
     root,
@@ -201,7 +202,7 @@ def test_clearing_forgets_what_nobody_holds_and_nothing_else() -> None:
 def snapshot(ledger: Ledger, tokens: list[int]) -> tuple[Snapshot, Branch]:
     branch = write(ledger, tokens)
     frozen = branch.freeze()
-    ledger.drop(frozen.pages)  # the branch itself keeps the pages during the test
+    frozen.close()  # the branch itself keeps the pages during the test
     return frozen, branch
 
 
@@ -325,9 +326,8 @@ class Books(RuleBasedStateMachine):
 
     @rule(branch=branches, key=st.sampled_from("ab"), seconds=st.integers(1, 5))
     def hold(self, branch: Branch, key: str, seconds: int) -> None:
-        frozen = branch.freeze()
-        self.ledger.hold(key, frozen, until=self.now + seconds, budget=6)
-        self.ledger.drop(frozen.pages)
+        with branch.freeze() as frozen:
+            self.ledger.hold(key, frozen, until=self.now + seconds, budget=6)
         assert self.ledger.held <= 6
 
     @rule(seconds=st.integers(1, 3))
@@ -342,7 +342,7 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def the_books_are_right(self) -> None:
-        self.ledger.check(branch.pages for branch in self.open)
+        self.ledger.check(holdings(self.open))
         for branch in self.open:
             assert branch.tokens == self.shadow[id(branch)]
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from sostenuto.kvstore import Branch, Cached, Feed, Ledger, Mirror, OutOfPages, Pins, Range, Terms, Wish, root
+from sostenuto.kvstore import Branch, Cached, Feed, Ledger, Mirror, OutOfPages, Pins, Range, Terms, Wish, holdings, root
 
 from .room import PAGE
 
@@ -78,7 +78,7 @@ class Lives(RuleBasedStateMachine):
         snapshot = branch.freeze()
         tenant = "tu"[ROOTS.index(branch.root)]
         grant = self.pins.pin(key, snapshot, Wish(tenant, self.now + seconds, ranges), now=self.now)
-        self.ledger.drop(snapshot.pages)
+        snapshot.close()
         assert 0 <= grant.granted <= grant.asked == len(snapshot.pages)
         assert (grant.lease is not None) == (grant.granted > 0)
         assert grant.granted == grant.asked or "budget" in grant.why
@@ -104,7 +104,7 @@ class Lives(RuleBasedStateMachine):
     def hold(self, branch: Branch, key: str, seconds: int, ranges: tuple[Range, ...]) -> None:
         snapshot = branch.freeze()
         self.ledger.hold(key, snapshot, until=self.now + seconds, budget=9, terms=Terms(ranges=ranges))
-        self.ledger.drop(snapshot.pages)
+        snapshot.close()
 
     @rule(branch=branches, key=st.sampled_from("vw"), ranges=priorities)
     def retain(self, branch: Branch, key: str, ranges: tuple[Range, ...]) -> None:
@@ -141,7 +141,7 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def all_books_are_right(self) -> None:
-        self.ledger.check(branch.pages for branch in self.open)
+        self.ledger.check(holdings(self.open))
         assert self.pins.pages <= self.pins.total
         assert all(self.pins.pages_of(tenant) <= self.pins.each for tenant in "tu")
         assert all(lease.until > self.now for lease in self.ledger.leases.values())

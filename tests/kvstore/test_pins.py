@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sostenuto.kvstore import Grant, Ledger, OutOfPages, Pins, Range, Snapshot, Wish
+from sostenuto.kvstore import Grant, Ledger, OutOfPages, Pins, Range, Wish
 from sostenuto.kvstore.hints import Pin, answer, hear
 from sostenuto.kvstore.pins import PIN_S
 
@@ -16,7 +16,7 @@ def pinned(pins: Pins, ledger: Ledger, key: str, tokens: range, **wish: object) 
     snapshot = frozen(ledger, tokens)
     now = float(wish.pop("now", 0.0))  # type: ignore[arg-type]
     grant = pins.pin(key, snapshot, Wish(**{"tenant": "t", "until": 60.0, **wish}), now=now)  # type: ignore[arg-type]
-    ledger.drop(snapshot.pages)
+    snapshot.close()
     ledger.check()
     return grant
 
@@ -180,7 +180,7 @@ def test_all_pinned_and_a_new_request_gets_the_rest_or_is_told_how_much_there_is
 def test_an_empty_context_asks_for_nothing_and_gets_it() -> None:
     ledger = Ledger(8, PAGE)
     pins = Pins(ledger, total=4, each=4)
-    grant = pins.pin("a", Snapshot(write(ledger, []).root, (), ()), Wish("t", 60.0), now=0.0)
+    grant = pins.pin("a", write(ledger, []).freeze(), Wish("t", 60.0), now=0.0)
     assert (grant.asked, grant.granted, grant.lease, len(pins)) == (0, 0, None, 0)
 
 

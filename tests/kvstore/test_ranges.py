@@ -103,7 +103,7 @@ def test_the_priorities_of_a_lease_outlive_its_end_by_the_clock_and_end_with_its
     snapshot = frozen(ledger, range(8))
     terms = Terms(ranges=(Range(0, None, 80, until=20.0),))
     ledger.hold("a", snapshot, until=5.0, budget=1, terms=terms)
-    ledger.drop(snapshot.pages)
+    snapshot.close()
     assert [ledger.priority(page) for page in snapshot.pages] == [80, 80]  # what was clipped has it too
     (lease,) = ledger.expire(5.0)
     assert (len(lease.pages), lease.asked, ledger.priority(snapshot.pages[0])) == (1, 2, 80)

@@ -31,7 +31,7 @@ def pin(stage: Stage, pins: Pins, key: str, tokens: list[int], seconds: float) -
     snapshot = branch.freeze()
     branch.close()
     grant = pins.pin(key, snapshot, Wish("t", stage.now + seconds), now=stage.now)
-    stage.kernel.ledger.drop(snapshot.pages)
+    snapshot.close()
     stage.kernel.books.check()
     return grant.granted
 
