@@ -14,7 +14,7 @@ from sostenuto.runtime.below import Below
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.loop import Loop
-from sostenuto.scheduler import Interrupted, ProgramId
+from sostenuto.scheduler import DEVICE, Interrupted, ProgramId
 
 from .conftest import Pair, Stage, draw, read
 
@@ -37,7 +37,8 @@ def pause(host: Host, tokens: list[int]) -> None:
 
 
 def flush(loop: Loop) -> None:
-    loop.within(loop.mover.drained()).result()
+    for tier in (DEVICE, *loop.kernel.moves.elsewhere.tiers):
+        loop.within(loop.mover.settled(tier)).result()
 
 
 def ask(host: Host, verb: str, tenant: str = "default", **payload: Any) -> tuple[str, int, int]:
