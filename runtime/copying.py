@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..kvstore import BlockHash, KVError, Seal
+from ..kvstore import BlockHash, Seal
 from ..kvstore.parked import Parked, park
 from ..scheduler import Marked, Unmarked
 from .errors import Busy
@@ -40,6 +40,6 @@ async def copied(loop: Loop, tier: str, tenant: str, tokens: tuple[int, ...], no
         if not elsewhere.has(tier, found.block.name) or found.use < len(found.block.tokens):
             break
         whole += found.use
-    if whole < computed and isinstance(fault, KVError | OSError):
+    if whole < computed and fault is not None:
         raise fault
     return park(root, tokens[:whole], seal, note)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from ..kvstore import BlockHash, KVError, Seal
+from ..kvstore import BlockHash, KVError, Seal, TierGone
 from ..kvstore.record import Block, Buffer, check, pack, unpack
 from ..kvstore.tiers.base import Entry, Tier
 from ..scheduler import DEVICE, Drop, Event, Known, Lost, Move, Moved, Moving
@@ -101,13 +101,16 @@ class Mover:
         self._go(self._forget(drop), drop.tier)
 
     async def get(self, tier: str, names: Sequence[BlockHash]) -> Mapping[BlockHash, memoryview]:
-        """The records of a tier. Raises TierGone."""
-        return await self._tiers[tier].get(names)
+        """The records of a tier. Raises TierGone, also where no answer comes."""
+        return await self._patiently(self._tiers[tier].get(names))
 
     async def put(self, tier: str, records: Mapping[BlockHash, Buffer]) -> None:
-        """Put records into a tier, in order with what the kernel sends there. Raises TierGone and TierFull."""
+        """Put records into a tier, in order with what the kernel sends there. The tier may keep their very bytes.
+
+        Raises TierGone, also where no answer comes, and TierFull.
+        """
         async with self._order[tier]:
-            await self._tiers[tier].put(records)
+            await self._patiently(self._tiers[tier].put(records))
 
     async def settled(self, tier: str) -> Exception | None:
         """What has been begun up to now in a tier is over; why some of it failed, if it did."""
@@ -200,7 +203,7 @@ class Mover:
         return fault.found
 
     async def _patiently(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Raises TimeoutError without waiting for what does not even hear that it is not wanted any more."""
+        """Raises TierGone where no answer comes, and leaves behind what does not hear that nobody waits any more."""
         task = asyncio.get_running_loop().create_task(work)
         try:
             await asyncio.wait((task,), timeout=self._patience)
@@ -208,7 +211,7 @@ class Mover:
             if not task.done():
                 task.cancel()
         if not task.done():
-            raise TimeoutError
+            raise TierGone(f"no answer came within {self._patience:g} s")
         return task.result()
 
     async def _within(self, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -229,7 +232,7 @@ class Mover:
                     "the tier %s failed: %s. What should have gone there, or come from there, will be computed again "
                     "when it is wanted; this is said once for each kind of fault.",
                     tier,
-                    str(error) or f"no answer within {self._patience:g} s ({type(error).__name__})",
+                    str(error) or type(error).__name__,
                     exc_info=not isinstance(error, KVError | OSError),
                 )
 

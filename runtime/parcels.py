@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
+from ..kvstore import Block, BlockHash, Seal
 from ..kvstore.parcel import pack_context, unpack_context
-from ..kvstore.parked import Parked
+from ..kvstore.parked import Parked, park
 from ..scheduler import Known, Moving
 from .copying import copied, sealed
 from .errors import Unable
@@ -24,28 +26,39 @@ class Parcels:
 
         Raises Unable for a host without tiers, and TierGone where the tier fails.
         """
-        return self._loop.within(self._pack(tokens, tenant, note)).result()
+        return pack_context(*self._loop.within(self._gather(tokens, tenant, note)).result())
 
     def unpack(self, data: bytes | memoryview, *, tenant: str) -> Parked:
-        """Take a parcel in: what it holds can be gone on with from now on.
+        """Take a parcel in: what it holds can be gone on with from now on, and its bytes are the caller's again.
 
         Nothing of it is believed unchecked. Raises Mismatch, with each field that differs, for one of another model,
         geometry, tokenizer, weights or tenant, BadRecord for one that is damaged, and as `pack` does.
         """
-        return self._loop.within(self._unpack(data, tenant)).result()
+        tier, root, seal = self._loop.within(self._place(tenant)).result()
+        parcel = unpack_context(data, seal=seal, root=root)
+        # Copies, one for each: a tier may keep what it is given, and the caller does with his memory what he likes.
+        records = {name: bytes(record) for name, record in parcel.records.items()}
+        self._loop.within(self._put(tier, records, parcel.blocks)).result()
+        return parcel.parked
 
-    async def _pack(self, tokens: tuple[int, ...], tenant: str, note: Mapping[str, Any]) -> bytes:
+    async def _gather(
+        self, tokens: tuple[int, ...], tenant: str, note: Mapping[str, Any]
+    ) -> tuple[Parked, Mapping[BlockHash, memoryview]]:
         tier = self._tier()
         parked = await copied(self._loop, tier, tenant, tokens, note)
-        return pack_context(parked, await self._loop.mover.get(tier, parked.names))
+        records = await self._loop.mover.get(tier, parked.names)
+        # What the tier has let go meanwhile is computed by whoever goes on.
+        here = takewhile(lambda link: link.name in records, parked.links())
+        whole = sum(len(link.tokens) for link in here)
+        return park(parked.root, parked.tokens[:whole], parked.seal, parked.note), records
 
-    async def _unpack(self, data: bytes | memoryview, tenant: str) -> Parked:
-        tier, (root, seal) = self._tier(), sealed(self._loop, tenant)
-        parcel = unpack_context(data, seal=seal, root=root)
-        await self._loop.mover.put(tier, parcel.records)
-        blocks = (Moving(block.name.hex(), block.parent.hex(), block.tokens) for block in parcel.blocks)
-        self._loop.post(Known(tier, tuple(blocks)))
-        return parcel.parked
+    async def _place(self, tenant: str) -> tuple[str, BlockHash, Seal]:
+        return self._tier(), *sealed(self._loop, tenant)
+
+    async def _put(self, tier: str, records: Mapping[BlockHash, bytes], blocks: Sequence[Block]) -> None:
+        await self._loop.mover.put(tier, records)
+        known = (Moving(block.name.hex(), block.parent.hex(), block.tokens) for block in blocks)
+        self._loop.post(Known(tier, tuple(known)))
 
     def _tier(self) -> str:
         for name in self._loop.kernel.moves.elsewhere.tiers:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
+from ..kvstore import Incomplete
 from ..kvstore.parked import Parked
 from ..kvstore.tiers import DiskTier, Shelf
+from ..scheduler import Lost
 from .copying import copied, sealed
 from .loop import Loop
 
@@ -24,7 +26,8 @@ class Saved:
         """Save a conversation, in place of what had the key; returns of how many tokens keys and values are saved.
 
         When it returns, all of that survives the process and the machine. What was not computed, or was evicted, is
-        not saved, and computed when somebody goes on. Raises TierFull and TierGone when the disk fails.
+        not saved, and computed when somebody goes on. Raises TierFull and TierGone when the disk fails, and
+        Incomplete where it loses what it has just been given, twice.
         """
         return self._wait(self._keep(key, tokens, tenant, note))
 
@@ -53,5 +56,13 @@ class Saved:
 
     async def _keep(self, key: str, tokens: tuple[int, ...], tenant: str, note: Mapping[str, Any]) -> int:
         parked = await copied(self._loop, self._disk.name, tenant, tokens, note)
-        await self._shelf(tenant).keep(key, parked)
+        try:
+            await self._shelf(tenant).keep(key, parked)
+        except Incomplete:
+            # Dropped between the copy and the keeping, or gone without our books' knowing: it is copied once more.
+            here = {entry.name for entry in await self._disk.entries()}
+            gone = tuple(name.hex() for name in parked.names if name not in here)
+            self._loop.post(Lost(self._disk.name, gone))
+            parked = await copied(self._loop, self._disk.name, tenant, tokens, note)
+            await self._shelf(tenant).keep(key, parked)
         return len(parked)

@@ -27,8 +27,11 @@ class Folder:
         self.closed = False
         self._lock: int | None = None
         if write:
+            made = [each for each in (path, *path.parents) if not each.exists()]
             with suppress(FileExistsError):  # a file: said below
                 path.mkdir(parents=True, exist_ok=True)
+            for each in made:
+                sync_folder(each.parent)
             _known(path, new=True)
             self._lock = _locked(path)
         try:
@@ -104,10 +107,12 @@ def _locked(path: Path) -> int:
 
 
 def _prepare(path: Path) -> None:
+    """Make what is missing; which files are there is durable then, also where an earlier writer was killed at it."""
     for name in (SEGMENTS, MARKS):
         (path / name).mkdir(exist_ok=True)
         for beside in (path / name).glob("*" + _UNFINISHED):
             beside.unlink()
+        sync_folder(path / name)
+    sync_folder(path)
     if not (path / "FORMAT").exists():
-        sync_folder(path)
         write_whole(path / "FORMAT", _FORMAT.encode())

@@ -62,7 +62,8 @@ class Log:
     """
 
     def __init__(self, folder: Path, *, write: bool, segment: int = SEGMENT) -> None:
-        """Walks all heads. A writer cuts off what a crash left unfinished at the end. Raises OSError."""
+        """Walks all heads. A writer cuts off what a crash left unfinished at the end, and settles with its first `sync`
+        what it has found: an earlier one may have been killed before that. Raises OSError."""
         self.damage: list[Damage] = []
         """Stretches that could not be read when the log was opened."""
         self.bad = 0
@@ -228,6 +229,9 @@ class Log:
 
     def _replay(self, segment: Segment, *, last: bool) -> None:
         self._segments[segment.number] = segment
+        if self._write:
+            # It can be read, from memory perhaps: whether it is on the disk nobody knows.
+            self._unsynced[segment.number] = segment
         end = 0
         for found in segment.walk():
             if isinstance(found, Damage):

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from sostenuto.kvstore import BadStore, TierGone, TierLocked
-from sostenuto.kvstore.tiers import DiskTier, Freed, Report, Store, disk, segment
+from sostenuto.kvstore.tiers import DiskTier, Freed, Report, Store, disk, folder, segment
 
 from .records import PAGE, context, flipped, put, records, served
 
@@ -136,6 +136,7 @@ def test_a_log_cut_at_any_byte_serves_every_record_that_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segment.Segment, "sync", lambda _: None)  # thousands of them; that they come is tested below
+    monkeypatch.setattr(folder, "sync_folder", lambda _: None)
     file = written(tmp_path)
     data = file.read_bytes()
     store = Store(tmp_path)

@@ -21,6 +21,8 @@ CONTEXT = context(range(3 * PAGE + 2))
 RECORDS = records(CONTEXT)
 NAMES = CONTEXT.names
 OTHERS = records(context(range(500, 500 + 2 * PAGE)))
+MARKED = ["fsync", "replace", "fsync"]
+"""A file that appears whole."""
 
 
 def crashes(
@@ -97,6 +99,37 @@ def test_a_put_is_acknowledged_after_its_bytes_are_settled(tmp_path: Path, monke
     assert made == ["fsync", *["pwritev"] * len(RECORDS), "fdatasync"]
     assert calls(monkeypatch, lambda: put(store, RECORDS)) == []
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("work", "after"),
+    [(lambda store: put(store, RECORDS), []), (lambda store: store.keep("noon", CONTEXT), MARKED)],
+    ids=["put", "keep"],
+)
+def test_what_an_earlier_writer_left_unsettled_is_settled_before_it_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[[Store], None], after: list[str]
+) -> None:
+    """A writer that was killed has written records that can be read, from the memory of a machine that may crash."""
+    killed = Store(tmp_path, segment=400)
+    killed.log.append(RECORDS, {name: peek(data) for name, data in RECORDS.items()})
+    segments, _, _ = killed.log.size
+    killed.close()
+    assert segments > 1
+    opened = calls(monkeypatch, lambda: Store(tmp_path, segment=400).close())
+    assert opened.count("fsync") == 3, "which segments and snapshots there are, and their own folder's files"
+    store = Store(tmp_path, segment=400)
+    assert calls(monkeypatch, lambda: work(store)) == [*["fdatasync"] * segments, *after]
+    assert calls(monkeypatch, lambda: work(store)) == after
+    store.close()
+
+
+def test_the_folders_that_are_made_for_a_store_are_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store: list[Store] = []
+    made = calls(monkeypatch, lambda: store.append(Store(tmp_path / "one" / "two")))
+    # In the folder that was there and in the new one; its own two; it itself; its format, which appears whole.
+    locked = ["ftruncate", "pwrite"]
+    assert made == ["fsync", "fsync", *locked, "fsync", "fsync", "fsync", *MARKED]
+    store[0].close()
 
 
 async def test_the_asynchronous_put_is_settled_too_when_it_returns(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,49 @@ def test_a_parcel_is_gone_on_with_on_another_host_and_believed_in_nothing(tiny: 
             Session.unpack(there, parcel[:-1], tenant="one")
         with pytest.raises(BadRecord):
             Session.unpack(there, parcel[:-100] + bytes([parcel[-100] ^ 1]) + parcel[-99:], tenant="one")
+
+
+@contextmanager
+def here_and_there(tiny: Pair, tier: HostTier | None = None) -> Iterator[tuple[Host, Host]]:
+    """Two hosts of one model; `tier` is the first one's."""
+    engine = TorchEngine(tiny.ours, pool_tokens=256)
+    with Host(engine, below=[Below(tier or HostTier())]) as here:
+        with Host(TorchEngine(tiny.ours, pool_tokens=256), below=[Below(HostTier())]) as there:
+            yield here, there
+
+
+def test_a_parcels_memory_is_the_callers_again_when_it_was_unpacked(tiny: Pair) -> None:
+    with here_and_there(tiny) as (here, there):
+        with Session(here) as session:
+            session.feed(draw(60))
+            session.generate(max_tokens=9)
+            lent = bytearray(session.pack())
+            expected = session.generate(max_tokens=9)
+        with memoryview(lent) as view, Session.unpack(there, view) as session:
+            view[:] = bytes(len(view))
+            answer = session.generate(max_tokens=9)
+        lent.clear()  # BufferError where somebody still looks at it
+    assert (answer.tokens, answer.facts.reused_tokens, answer.facts.tier) == (expected.tokens, 68, "host")
+
+
+class Leaky(HostTier):
+    """Has let go of the third block of what it is asked for when that is more than one."""
+
+    async def get(self, names: Iterable[BlockHash]) -> Mapping[BlockHash, memoryview]:
+        names = list(names)
+        return await super().get([*names[:2], *names[3:]])
+
+
+def test_a_parcel_holds_what_the_tier_still_has_and_the_rest_is_computed(tiny: Pair) -> None:
+    with here_and_there(tiny, Leaky()) as (here, there):
+        with Session(here) as session:
+            session.feed(draw(60))
+            session.generate(max_tokens=9)
+            parcel = session.pack()
+            expected = session.generate(max_tokens=9)
+        with Session.unpack(there, parcel) as session:
+            answer = session.generate(max_tokens=9)
+    assert (answer.tokens, answer.facts.reused_tokens) == (expected.tokens, 2 * 8)
 
 
 def test_a_parcel_needs_a_tier(tiny: Pair) -> None:
