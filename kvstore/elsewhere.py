@@ -2,7 +2,7 @@
 
 The device's pages are the ledger's affair; this is a belief about host memory, disks and servers. It may be wrong
 without harm: what is not there after all is computed again. Each tier has room for so many blocks; the least recently
-used leave first, and of one context the end before the beginning, because nothing behind a gap can be found.
+used leave first, and what a block goes on from never before it, because nothing behind a gap can be found.
 """
 
 from __future__ import annotations
@@ -60,16 +60,18 @@ class Elsewhere:
         return number is not None and tier in self._entries[number].tiers
 
     def put(self, tier: str, blocks: Iterable[Link]) -> None:
-        """These lie there now, and were used just now: the first of them last. A name that is taken by other tokens
-        is refused silently, for nothing could be found under it."""
-        for block in reversed(list(blocks)):
+        """These lie there now, and were used in this order, the last of them just now, and what they go on from there
+        after them. A name that is taken by other tokens is refused silently, for nothing could be found under it."""
+        numbers: list[int] = []
+        for block in blocks:
             number = self._numbers.get(block.name)
             if number is None:
                 number = self._enter(block)
             if number is not None and self._entries[number].block == block:
                 self._entries[number].tiers.add(tier)
                 self._used[tier][number] = None
-                self._used[tier].move_to_end(number)
+                numbers.append(number)
+        self._use(numbers, (tier,))
 
     def lose(self, tier: str, names: Iterable[BlockHash]) -> None:
         """These lie there no longer; unknown ones are ignored."""
@@ -101,13 +103,10 @@ class Elsewhere:
             parent = name
         return tuple(found)
 
-    def touch(self, blocks: Sequence[Link]) -> None:
-        """They were used just now, wherever they lie."""
-        for block in reversed(blocks):
-            number = self._numbers.get(block.name)
-            if number is not None:
-                for tier in self._entries[number].tiers:
-                    self._used[tier].move_to_end(number)
+    def touch(self, names: Iterable[BlockHash]) -> None:
+        """They were used in this order, the last of them just now, wherever they lie, and what they go on from after
+        them; unknown ones are ignored."""
+        self._use([self._numbers[name] for name in names if name in self._numbers], self.tiers)
 
     def age(self, blocks: Sequence[Link]) -> None:
         """Nobody is expected to come back for them: they leave before everything else."""
@@ -147,6 +146,21 @@ class Elsewhere:
             if len(block) < self.page:
                 return
             parent, at = self._entries[number].block.name, at + self.page
+
+    def _use(self, numbers: Sequence[int], tiers: Sequence[str]) -> None:
+        """Used in this order, in these tiers. Costs a step for each block and each that they go on from, once."""
+        latest: dict[int, None] = {}  # the one used last first, and each behind what it goes on from
+        for number in reversed(numbers):
+            line: dict[int, None] = {}
+            at: int | None = number
+            while at is not None and at not in latest and at not in line:
+                line[at] = None
+                at = self._numbers.get(self._entries[at].block.parent)
+            latest |= dict.fromkeys(reversed(line))
+        for number in reversed(latest):
+            for tier in tiers:
+                if number in self._used[tier]:
+                    self._used[tier].move_to_end(number)
 
     def _found(self, number: int, use: int) -> Found:
         entry = self._entries[number]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,10 +60,69 @@ def test_what_was_used_least_recently_is_too_much_first_and_of_a_context_its_end
     books.put("host", old)
     books.put("host", new)
     assert books.surplus("host") == (old[1],)
-    books.touch(old)
+    books.touch(link.name for link in old)
     assert books.surplus("host") == (new[1],)
     books.age(old)
     assert books.surplus("host") == (old[1],)
+
+
+def leaving(books: Elsewhere, tier: str) -> list[Link]:
+    """All that lies in a tier, in the order in which it would leave."""
+    books.rooms[tier] = 0
+    return list(books.surplus(tier))
+
+
+def test_blocks_are_put_in_the_order_of_their_use_and_beginnings_leave_last_in_whatever_order_they_come() -> None:
+    books = Elsewhere(PAGE, {"disk": None})
+    old, new = chain(range(8)), chain(range(100, 112))
+    books.put("disk", (old[1], old[0], new[2], new[0], new[1]))
+    assert leaving(books, "disk") == [old[1], old[0], new[2], new[1], new[0]]
+
+
+def test_a_context_that_grew_is_used_as_a_whole_wherever_its_beginning_lies() -> None:
+    books = Elsewhere(PAGE, {"host": None, "disk": None})
+    grown, other = chain(range(12)), chain(range(100, 104))
+    books.put("host", grown[:1])
+    books.put("disk", grown[1:2])
+    for tier in ("host", "disk"):
+        books.put(tier, other)
+    books.put("host", grown[2:])
+    assert leaving(books, "host") == [*other, grown[2], grown[0]]
+    assert leaving(books, "disk") == [grown[1], *other], "it was not put there"
+    books.touch([grown[2].name])
+    assert leaving(books, "disk") == [*other, grown[1]]
+
+
+def test_of_two_that_share_a_beginning_the_one_used_last_leaves_last_and_what_they_share_after_both() -> None:
+    books = Elsewhere(PAGE, {"host": None})
+    one, two = chain([*range(4), 1, 1, 1, 1]), chain([*range(4), 2, 2, 2, 2])
+    books.put("host", one)
+    books.put("host", two)
+    assert leaving(books, "host") == [one[1], two[1], one[0]]
+    books.touch([one[1].name, one[0].name, BlockHash(b"unknown")])
+    assert leaving(books, "host") == [two[1], one[1], one[0]]
+
+
+def test_what_says_that_it_goes_on_from_itself_is_put_like_any_other() -> None:
+    books = Elsewhere(PAGE, {"disk": None})
+    name = BlockHash(bytes(16))
+    books.put("disk", [Link(name, name, (1, 2, 3, 4))])
+    assert books.count("disk") == 1
+
+
+def test_only_the_names_that_are_lost_are_lost_in_that_tier_alone_and_can_come_again() -> None:
+    books = Elsewhere(PAGE, {"host": None, "disk": None})
+    blocks = chain(range(12))
+    for tier in ("host", "disk"):
+        books.put(tier, blocks)
+    books.lose("host", [blocks[1].name, BlockHash(b"unknown"), blocks[1].name])
+    assert [books.has("host", block.name) for block in blocks] == [True, False, True]
+    assert found(books, range(12)) == [(4, "host"), (4, "disk"), (4, "host")]
+    books.lose("disk", [blocks[1].name])
+    assert found(books, range(12)) == [(4, "host")]
+    assert (books.count("host"), books.count("disk")) == (2, 2)
+    books.put("host", [blocks[1]])
+    assert found(books, range(12)) == [(4, "host")] * 3
 
 
 def test_a_name_that_other_tokens_have_is_refused_and_the_first_stays() -> None:
@@ -107,7 +167,7 @@ def test_against_a_model_that_looks_at_everything(operations: list[tuple[str, bo
                 books.clear(tier)
                 model[tier].clear()
             case _:
-                books.touch(blocks)
+                books.touch(block.name for block in blocks)
         assert [books.count(each) for each in model] == [len(each) for each in model.values()]
         for each, lying in model.items():
             assert all(books.has(each, block.name) for block in lying)
@@ -117,3 +177,30 @@ def test_against_a_model_that_looks_at_everything(operations: list[tuple[str, bo
                 break
             whole += len(block.tokens)
         assert sum(use for use, _ in found(books, tokens)) >= whole
+
+
+uses = st.lists(
+    st.tuples(st.sampled_from(["host", "disk", "touch", "lose"]), contexts, st.randoms(use_true_random=False)),
+    max_size=30,
+)
+
+
+@given(uses)
+@settings(deadline=None, max_examples=200)
+def test_no_block_ever_leaves_before_what_goes_on_from_it(uses: list[tuple[str, list[int], Random]]) -> None:
+    books = Elsewhere(PAGE, {"host": None, "disk": None})
+    for what, tokens, chance in uses:
+        blocks = list(chain(tokens))
+        chance.shuffle(blocks)
+        match what:
+            case "touch":
+                books.touch(block.name for block in blocks)
+            case "lose":
+                books.lose("host", [block.name for block in blocks[:1]])
+            case tier:
+                books.put(tier, blocks[: 1 + len(blocks) // 2])
+        for tier in ("host", "disk"):
+            order = [block.name for block in leaving(books, tier)]
+            places = {name: place for place, name in enumerate(order)}
+            for block in leaving(books, tier):
+                assert places.get(block.parent, len(order)) > places[block.name]
