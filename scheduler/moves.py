@@ -100,7 +100,7 @@ class Moves:
         except OutOfPages:
             self._ledger.drop(reversed(match.pages))
             raise
-        self.elsewhere.touch([one.block for one in found])
+        self.elsewhere.touch([one.block.name for one in found])
         blocks = [
             Moving(one.block.name.hex(), one.block.parent.hex(), one.block.tokens, page, one.tier)
             for one, page in zip(found, fresh, strict=True)
