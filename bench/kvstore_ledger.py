@@ -94,7 +94,8 @@ def _measure(count: int, runs: int, how: Rank | type[Feed]) -> dict[str, list[fl
     """Times of `runs` rounds in a pool of `count` blocks, after as many that are not counted, 100 at most."""
     draw = random.Random(SEED)
     feed = Feed() if how is Feed else None
-    ledger = Ledger(count, PAGE, rank=stale_first if feed is not None else how, listener=feed)  # type: ignore[arg-type]
+    ledger = Ledger(count, PAGE, rank=stale_first if feed is not None else how)  # type: ignore[arg-type]
+    ledger.listen(feed)
     contexts = [_context(ledger, draw, Times()) for _ in range(count // LENGTH)]
     ledger.alloc(ledger.free)  # what does not make a context: the pool is full
     gc.collect()

@@ -23,7 +23,7 @@ from .errors import (
     TierGone,
     TierLocked,
 )
-from .feed import AllBlocksCleared, BlockRemoved, BlockStored, Feed, FeedEvent, Listener, Mirror
+from .feed import DEVICE, AllBlocksCleared, BlockRemoved, BlockStored, Feed, FeedEvent, Listener, Mirror
 from .hashes import BlockHash, chain, name, root
 from .index import Match
 from .ledger import Ledger
@@ -40,6 +40,7 @@ from .snapshot import Lease, PageId, Prefix, Terms
 
 __all__ = [
     "DEFAULT_PRIORITY",
+    "DEVICE",
     "AllBlocksCleared",
     "BadRecord",
     "BadStore",

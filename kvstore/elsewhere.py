@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .feed import BlockRemoved, BlockStored, Indexed, Listener
 from .hashes import BlockHash
 from .hashes import name as name_of
 from .index import Content, Index
@@ -43,7 +44,17 @@ class Elsewhere:
         self._numbers: dict[BlockHash, int] = {}
         self._used: dict[str, OrderedDict[int, None]] = {tier: OrderedDict() for tier in rooms}
         self._index = Index()
+        self._listener: Listener | None = None
         self._next = 0
+
+    def listen(self, listener: Listener | None) -> None:
+        """Have one listener told of every full block that lies in a tier from now on, and of each that leaves it."""
+        self._listener = listener
+
+    def blocks(self, tier: str) -> Mapping[BlockHash, Indexed]:
+        """All full blocks that lie there: a copy, at a step a block."""
+        links = (self._entries[number].block for number in self._used[tier])
+        return {link.name: Indexed(link.parent, link.tokens, 1) for link in links if len(link.tokens) == self.page}
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -68,8 +79,7 @@ class Elsewhere:
             if number is None:
                 number = self._enter(block)
             if number is not None and self._entries[number].block == block:
-                self._entries[number].tiers.add(tier)
-                self._used[tier][number] = None
+                self._arrive(tier, number)
                 numbers.append(number)
         self._use(numbers, (tier,))
 
@@ -177,8 +187,19 @@ class Elsewhere:
         self._numbers[block.name] = number
         return number
 
+    def _arrive(self, tier: str, number: int) -> None:
+        entry = self._entries[number]
+        if tier not in entry.tiers:
+            entry.tiers.add(tier)
+            self._used[tier][number] = None
+            if self._listener is not None and len(entry.block.tokens) == self.page:
+                block = entry.block
+                self._listener(BlockStored((block.name,), block.parent, block.tokens, self.page, medium=tier))
+
     def _leave(self, tier: str, number: int) -> None:
         entry = self._entries[number]
+        if self._listener is not None and len(entry.block.tokens) == self.page:
+            self._listener(BlockRemoved((entry.block.name,), medium=tier))
         entry.tiers.discard(tier)
         del self._used[tier][number]
         if not entry.tiers:

@@ -16,6 +16,7 @@ from .errors import BrokenBooks
 from .hashes import BlockHash
 
 DEVICE = "device"
+"""The tier in which the model computes. All others are below it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,9 @@ class Index:
 
     def __init__(
         self,
-        listener: Listener | None = None,
         name: Callable[[BlockHash, Sequence[int]], BlockHash] = hashes.name,
     ) -> None:
-        self._listener = listener
+        self.listener: Listener | None = None
         self._name = name
         self._given_up: set[int] = set()
         self._followers: dict[BlockHash, int] = {}
@@ -91,21 +90,21 @@ class Index:
             _enter(self._children, (content.parent, content.tokens[0]), page)
         if name is not None:
             _enter(self._named, name, page)
-            if self._listener is not None:
+            if self.listener is not None:
                 parent, tokens = content.parent, content.tokens
-                self._listener(BlockStored((name,), parent, tokens, len(tokens), session_id=content.session))
+                self.listener(BlockStored((name,), parent, tokens, len(tokens), session_id=content.session))
 
     def forget(self, page: int) -> None:
         """Nothing is found in this page any more; harmless if nothing was."""
         name = self._forget(page)
-        if name is not None and self._listener is not None:
-            self._listener(BlockRemoved((name,)))
+        if name is not None and self.listener is not None:
+            self.listener(BlockRemoved((name,)))
 
     def forget_all(self, pages: Iterable[int]) -> None:
         """Nothing is found in these pages any more: one event, whatever their number."""
         names = tuple(name for page in pages if (name := self._forget(page)) is not None)
-        if names and self._listener is not None:
-            self._listener(BlockRemoved(names) if self._named else AllBlocksCleared(DEVICE))
+        if names and self.listener is not None:
+            self.listener(BlockRemoved(names) if self._named else AllBlocksCleared(DEVICE))
 
     def followed(self, page: int) -> bool:
         """Does anything go on from a page that was not given up?"""

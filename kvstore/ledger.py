@@ -55,12 +55,8 @@ class Ledger:
         *,
         rank: Rank = oldest_first,
         name: Callable[[BlockHash, Sequence[int]], BlockHash] = hashes.name,
-        listener: Listener | None = None,
     ) -> None:
-        """`listener` is told of every full block that can be found from now on, and of every one that no longer can.
-
-        Raises ValueError for a pool without room.
-        """
+        """Raises ValueError for a pool without room."""
         if room < 1 or page < 1:
             raise ValueError(f"a pool needs at least one page of one token; found room={room}, page={page}")
         self.room = room
@@ -70,7 +66,7 @@ class Ledger:
         self._pages = [_Page() for _ in range(room)]
         self._free = list(range(room - 1, -1, -1))
         self._cached = Order(rank)
-        self._index = Index(listener, name)
+        self._index = Index(name)
         self._leases = Leases()
         self._priorities = Priorities()
         self._clock = 0
@@ -109,6 +105,10 @@ class Ledger:
     def priority(self, page: PageId) -> int:
         """The highest priority that is claimed for what lies in a page."""
         return self._priorities.of(page)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Have one listener told of every full block that can be found from now on, and of each that no longer can."""
+        self._index.listener = listener
 
     def blocks(self) -> Mapping[BlockHash, Indexed]:
         """All full blocks that can be found: a copy, at a step a block."""

@@ -22,6 +22,7 @@ from .below import Below, tiers
 from .engines import End, Speaker, StepEngine, TurnEngine
 from .errors import Unable
 from .hinted import hinted
+from .kv_events import KvEvents
 from .loop import Loop
 from .parcels import Parcels
 from .render import Renderer
@@ -58,6 +59,7 @@ class Host:
         disk = next((one.tier for one in below if isinstance(one.tier, DiskTier)), None)
         self._saved = None if disk is None else Saved(self.loop, disk)
         self.parcels = Parcels(self.loop)
+        self.kv_events = KvEvents(self.loop)
         self._numbers = count(1)
         self._tended: Counter[str] = Counter()
         self._tending = Lock()

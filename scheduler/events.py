@@ -12,13 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NewType
 
+from ..kvstore import DEVICE as DEVICE
 from ..kvstore import BlockHash, Link, PageId
 
 TurnId = NewType("TurnId", str)
 ProgramId = NewType("ProgramId", str)
-
-DEVICE = "device"
-"""The tier in which the model computes. All others are below it."""
 
 KvPolicy = Literal["salt", "drop", "recompute", "keep"]
 """What becomes of keys and values when the weights change: `salt`: whoever comes computes anew, whoever runs keeps

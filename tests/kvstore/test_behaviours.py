@@ -174,7 +174,8 @@ def test_a_hit_page_stays_when_room_is_made_for_the_rest_of_the_same_prompt() ->
 
 def test_an_allocation_that_fails_changes_no_count_no_order_and_no_event() -> None:
     told: list[object] = []
-    ledger = Ledger(4, PAGE, listener=told.append)
+    ledger = Ledger(4, PAGE)
+    ledger.listen(told.append)
     contexts = {"a": [1] * 4, "b": [2] * 4}
     for tokens in contexts.values():
         leave(ledger, tokens)

@@ -33,7 +33,9 @@ from .room import PAGE, ROOT, leave, write
 def listened(room: int = 8) -> tuple[Ledger, Feed]:
     feed = Feed()
     listener: Listener = feed
-    return Ledger(room, PAGE, listener=listener), feed
+    ledger = Ledger(room, PAGE)
+    ledger.listen(listener)
+    return ledger, feed
 
 
 def test_blocks_of_a_context_are_one_event_with_parent_tokens_and_session() -> None:

@@ -36,7 +36,8 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.feed = Feed()
         self.mirror = Mirror()
-        self.ledger = Ledger(ROOM, PAGE, rank=rank, listener=self.feed)
+        self.ledger = Ledger(ROOM, PAGE, rank=rank)
+        self.ledger.listen(self.feed)
         self.pins = Pins(self.ledger, total=6, each=4)
         self.open: list[Branch] = []
         self.tenant: dict[int, int] = {}
