@@ -58,11 +58,13 @@ class Branch:
     def resume(cls, ledger: Ledger, root: BlockHash, tokens: Sequence[int], *, session: str | None = None) -> Branch:
         """A branch that stands at the end of the longest computed prefix of `tokens`."""
         branch = cls(ledger, root, session=session)
-        match, size = ledger.match(root, tokens), ledger.page
-        whole = len(match.pages) * size
-        for start, page, name in zip(range(0, whole, size), match.pages, match.names, strict=True):
-            branch._past = Past(branch._past, page, tuple(tokens[start : start + size]), name=name)
+        match = ledger.match(root, tokens)
+        for page in match.pages:
+            content = ledger.content(page)
+            assert content is not None  # it was found
+            branch._past = Past(branch._past, page, content.tokens, name=content.name)
         if match.tail is not None:
+            whole = len(match.pages) * ledger.page
             branch._rest += tokens[whole : whole + match.tail_tokens]
             branch._own.append(match.tail)
         branch._reserved = len(branch)

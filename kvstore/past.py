@@ -80,6 +80,21 @@ class Snapshot:
     def pages(self) -> tuple[PageId, ...]:
         return (*(block.page for block in unrolled(self._past)), *self._own)
 
+    def found(self) -> list[PageId]:
+        """Those of its pages in which it still lies: once it is closed they may be evicted and go to others."""
+        content, parent = self._ledger.content, self.root
+        pages = []
+        for block in unrolled(self._past):
+            here = content(block.page)
+            if here is not None and (here.name, here.tokens) == (block.name, block.tokens):
+                pages.append(block.page)
+            parent = block.name or parent
+        for page in self._own:
+            here = content(page)
+            if here is not None and (here.parent, here.tokens) == (parent, self._rest):
+                pages.append(page)
+        return pages
+
     def holds(self) -> tuple[Past | None, Sequence[PageId]]:
         """As Holder says."""
         return (None, ()) if self._closed else (self._past, self._own)

@@ -113,6 +113,7 @@ class Kernel:
             case Travelled():
                 program = self.books.program(event.program)
                 self._kept.let_go_all(program, f"set back to {event.checkpoint}", "travelled")
+                self._kept.left.give_up(program.id)
             case Closed():
                 self._close(event)
             case Marked():
@@ -173,17 +174,15 @@ class Kernel:
         turn = self._leave(name)
         if turn is None:
             return
-        if turn.branch is not None:
-            if tools:
-                self._kept.retain(turn, turn.branch, tools)
-            turn.branch.close()
+        if turn.branch is not None and tools:
+            self._kept.retain(turn, turn.branch, tools)
+        self._kept.leave(turn)
         self.books.forget_if_idle(turn.program)
 
     def _cancel(self, name: TurnId) -> None:
         turn = self._leave(name)
         if turn is not None:
-            if turn.branch is not None:
-                turn.branch.close()
+            self._kept.leave(turn)
             self.books.forget_if_idle(turn.program)
 
     def _leave(self, name: TurnId) -> Turn | None:
@@ -193,14 +192,14 @@ class Kernel:
 
     def _close(self, event: Closed) -> None:
         program = self.books.programs.get(event.program)
-        if program is None:
-            return
-        self._kept.let_go_all(program, f"its program {event.why}", "closed")
-        program.tools.clear()
-        for turn in sorted(program.live):
-            self._cancel(turn)
-            self._effects.append(Refuse(turn, f"its program {event.why}"))
-        self.books.forget(program)
+        if program is not None:
+            self._kept.let_go_all(program, f"its program {event.why}", "closed")
+            program.tools.clear()
+            for turn in sorted(program.live):
+                self._cancel(turn)
+                self._effects.append(Refuse(turn, f"its program {event.why}"))
+            self.books.forget(program)
+        self._kept.left.give_up(event.program)  # also of a program that held and ran nothing
 
     # -- starting
 
@@ -295,6 +294,7 @@ class Kernel:
 
     def _take_over(self, turn: Turn) -> tuple[str | None, str]:
         """The held branch that a turn goes on from, if any, and what is told of that."""
+        self._kept.left.give_up(turn.program.id, turn.arrived.branch)  # but for what the turn stands on now
         branch = self._held_for(turn)
         if branch is None:
             return None, ""
@@ -351,8 +351,7 @@ class Kernel:
         self._cancel(turn.arrived.turn)
 
     def _suspend(self, turn: Turn, why: str) -> None:
-        assert turn.branch is not None
-        turn.branch.close()
+        self._kept.leave(turn)
         turn.branch = None
         turn.preempted = True
         self.books.unbatch(turn)

@@ -34,13 +34,19 @@ class Marks:
         return len(self._keys)
 
     def keep(self, mark: Marked, retention: Retention, now: float) -> list[Effect]:
-        """Keep as much of a context as is computed and the budget allows; a mark of the same key is replaced."""
+        """Keep as much of a context as is computed and the budget allows; a mark of the same key is replaced.
+
+        What only that one kept is given up: a conversation went back, or took another way.
+        """
         self._keys.pop(mark.key, None)
+        replaced = self._ledger.leases.get(_OURS + mark.key)
         branch = Branch.resume(self._ledger, BlockHash(bytes.fromhex(mark.root)), mark.tokens)
         until = now + retention.seconds
         with branch.freeze() as frozen:
             lease = self._ledger.hold(_OURS + mark.key, frozen, until=until, budget=self._budget)
         branch.close()
+        if replaced is not None:
+            self._ledger.demote(replaced.pages)
         if not lease.pages:
             self._ledger.release(_OURS + mark.key)
             return []

@@ -9,6 +9,7 @@ from .books import Books
 from .effects import Effect
 from .events import Ending, Marked, ProgramId
 from .holds import Holds
+from .left import Left
 from .marks import Marks
 from .moves import Moves
 from .policies import Policy, Retention
@@ -24,6 +25,7 @@ class Retaining:
     ) -> None:
         self.moves: Moves = books.moves
         self.holds = Holds(books.ledger, budget)
+        self.left = Left(books.ledger)
         self._marks = Marks(books.ledger, budget)
         self._books = books
         self._policy = policy
@@ -49,6 +51,12 @@ class Retaining:
             name = (turn.arrived.turn, line)
             self._effects += self.holds.keep(turn.program, name, branch, retention, self._books.now)
         self._copy(pages, retention)
+
+    def leave(self, turn: Turn) -> None:
+        """A turn lets go of its context; harmless for one that has none."""
+        if turn.branch is not None:
+            self.left.note(turn.program.id, turn.arrived.branch, turn.branch)
+            turn.branch.close()
 
     def park(self, name: ProgramId) -> None:
         """A program waits for a person."""
