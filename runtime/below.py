@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..kvstore import Elsewhere, Ledger
+from ..kvstore import Elsewhere, KVError, Ledger
 from ..kvstore.tiers import DiskTier, HostTier, Tier
+from ..kvstore.tiers.folder import Folder
 from ..scheduler import HOLD_BUDGET, Kernel, Policy
 from .engines import StepEngine, TurnEngine
 from .errors import Unable
@@ -21,27 +25,68 @@ class Below:
     tokens: int | None = None
 
 
-def tiers(host_tokens: int = 0, store: Path | None = None, store_tokens: int | None = None) -> tuple[Below, ...]:
-    """Host memory for so many tokens, then a folder on a disk, of which what is asked for is made.
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """Which tiers are wanted: host memory for so many tokens, then a folder on a disk, with room for so many.
 
-    Raises ValueError for less than no tokens, and what opening a folder raises: TierLocked where another process
-    writes there, BadStore where it is something else.
+    Raises ValueError for less than no tokens.
     """
-    for name, value in (("host_tokens", host_tokens), ("store_tokens", store_tokens or 0)):
-        if value < 0:
-            raise ValueError(f"{name}: found {value}; expected 0 or more")
-    found = [Below(HostTier(verify=False), host_tokens)] if host_tokens else []
-    if store is not None:
-        found.append(Below(DiskTier.open(store), store_tokens))
-    return tuple(found)
+
+    host_tokens: int = 0
+    store: Path | str | None = None
+    store_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("host_tokens", self.host_tokens), ("store_tokens", self.store_tokens or 0)):
+            if value < 0:
+                raise ValueError(f"{name}: found {value}; expected 0 or more")
+
+    def look(self) -> None:
+        """Raises now what would be wrong with the folder later, when a model has been loaded: TierLocked, BadStore."""
+        if self.store is not None:
+            Folder(Path(self.store), write=True).close()
+
+    def open(self, engine: StepEngine | TurnEngine) -> tuple[Below, ...]:
+        """The tiers for an engine; they are the caller's to close, or a loop's to which he gives them.
+
+        Raises Unable for an engine that cannot use any, and as `look` does.
+        """
+        found = [Below(HostTier(verify=False), self.host_tokens)] if self.host_tokens else []
+        if self.store is not None:
+            _able(engine)
+            found.append(Below(DiskTier.open(Path(self.store)), self.store_tokens))
+        return tuple(found)
+
+
+@contextmanager
+def owned(below: Sequence[Below]) -> Iterator[None]:
+    """Tiers are closed if what is to have them from now on does not come about in here: a folder stays locked else."""
+    try:
+        yield
+    except BaseException:
+        # Closing them takes an event loop, and this thread may have one that is running.
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(asyncio.run, _closed(below)).result()
+        raise
 
 
 def kernel(engine: StepEngine | TurnEngine, policy: Policy, below: Sequence[Below] = ()) -> Kernel:
     """The schedule of an engine's pool and the tiers below it. Raises Unable for one that cannot use tiers."""
-    if below and not engine.can.tiers:
-        raise Unable(f"{engine.name} keeps its contexts to itself: open it without tiers below the device")
+    if below:
+        _able(engine)
     page = engine.page
     rooms = {one.tier.name: None if one.tokens is None else one.tokens // page for one in below}
     ledger = Ledger(engine.room, page, rank=policy.evict)
     budget = HOLD_BUDGET if engine.can.hold else 0.0
     return Kernel(ledger, policy, hold_budget=budget, grows=engine.can.preempt, elsewhere=Elsewhere(page, rooms))
+
+
+def _able(engine: StepEngine | TurnEngine) -> None:
+    if not engine.can.tiers:
+        raise Unable(f"{engine.name} keeps its contexts to itself: open it without tiers below the device")
+
+
+async def _closed(below: Sequence[Below]) -> None:
+    for one in below:
+        with suppress(KVError, OSError):
+            await one.tier.aclose()

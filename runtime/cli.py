@@ -15,7 +15,7 @@ from ..kvstore import KVError
 from ..scheduler import POLICIES, NotTheSame
 from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
-from .below import tiers
+from .below import Tiers
 from .cli_kv import kv_options, kv_shown
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
@@ -148,6 +148,8 @@ def _serve(options: argparse.Namespace) -> int:
     from .doors.http import serve
 
     keys = None if options.keys is None else _keys(options.keys)
+    below = Tiers(options.host_tokens, options.store)
+    below.look()
     engine = open_engine(_wanted(options, options.pool_tokens))
     with ExitStack() as stack:
         if options.trace is not None or options.otlp is not None:
@@ -155,8 +157,8 @@ def _serve(options: argparse.Namespace) -> int:
             tracer = provider("sostenuto-serve", trace_file=options.trace, otlp=otlp)
             stack.callback(tracer.shutdown)
             use(Tracing(tracer))
-        below = tiers(options.host_tokens, options.store)
-        host = stack.enter_context(Host(engine, policy=options.policy, journal=options.journal, below=below))
+        lower = below.open(engine)
+        host = stack.enter_context(Host(engine, policy=options.policy, journal=options.journal, below=lower))
         serve(host, bind=options.bind, port=options.port, keys=keys, open=options.open, name=options.name)
     return 0
 

@@ -18,7 +18,7 @@ from ..tools import HERMES, Parser, Prose
 from ..tracing import here
 from .answer import Answering
 from .ask import Ask
-from .below import Below, tiers
+from .below import Below, Tiers, owned
 from .engines import End, Speaker, StepEngine, TurnEngine
 from .errors import Unable
 from .hinted import hinted
@@ -49,13 +49,17 @@ class Host:
         journal: Path | None = None,
         below: Sequence[Below] = (),
     ) -> None:
-        """`below` are the tiers below the device, nearest first; Unable for an engine that cannot use them."""
+        """`below` are the tiers below the device, nearest first; Unable for an engine that cannot use them.
+
+        They are closed with the host, and also if there comes to be none.
+        """
         self.engine = engine
         self.can = engine.can
-        # What takes messages is spoken to in messages, and its calls come in the plainest of the dialects.
-        self._voice = Voice(cast(Speaker, engine), engine.name) if engine.can.tokens else None
-        self.dialect = self._voice.dialect if self._voice is not None else HERMES
-        self.loop = Loop(engine, named(policy), journal=journal, below=below)
+        with owned(below):
+            # What takes messages is spoken to in messages, and its calls come in the plainest of the dialects.
+            self._voice = Voice(cast(Speaker, engine), engine.name) if engine.can.tokens else None
+            self.dialect = self._voice.dialect if self._voice is not None else HERMES
+            self.loop = Loop(engine, named(policy), journal=journal, below=below)
         disk = next((one.tier for one in below if isinstance(one.tier, DiskTier)), None)
         self._saved = None if disk is None else Saved(self.loop, disk)
         self.parcels = Parcels(self.loop)
@@ -88,14 +92,15 @@ class Host:
         for an unknown policy, and TierLocked or BadStore for a folder that cannot be used.
         """
         named(policy)
-        below = tiers(host_tokens, None if store is None else Path(store))
+        below = Tiers(host_tokens, store)
+        below.look()
         # Loading torch takes seconds: only who opens a model pays for it.
         from .engines.torch.engine import TorchEngine
         from .engines.torch.model import Model
         from .engines.torch.weights import locate
 
         engine = TorchEngine(Model.load(locate(model), dtype=dtype), pool_tokens=pool_tokens)
-        return cls(engine, policy=policy, journal=journal, below=below)
+        return cls(engine, policy=policy, journal=journal, below=below.open(engine))
 
     @property
     def saved(self) -> Saved:

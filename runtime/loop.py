@@ -51,7 +51,7 @@ from ..scheduler import (
     lease_key,
 )
 from .alarm import Alarm
-from .below import Below, kernel
+from .below import Below, kernel, owned
 from .clock import Clock
 from .clock_steps import StepClock
 from .clock_turns import TurnClock
@@ -80,8 +80,9 @@ class Loop:
         below: Sequence[Below] = (),
     ) -> None:
         self.engine, self._paged = engine, cast(StepEngine, engine)  # only one with pages is given tiers
-        self.kernel, self._tiers = kernel(engine, policy, below), [one.tier for one in below]
-        self._journal = Journal(journal, self.kernel) if journal is not None else None
+        with owned(below):
+            self.kernel, self._tiers = kernel(engine, policy, below), [one.tier for one in below]
+            self._journal = Journal(journal, self.kernel) if journal is not None else None
         self._turns: dict[TurnId, Turn] = {}
         self._numbers = count(1)
         self._watchers: list[Callable[[Effect], None]] = []
@@ -209,7 +210,6 @@ class Loop:
             if not self._broken:
                 for name in list(self._turns):
                     self._finish(name, HostClosed("the host was closed while this turn was on its way"))
-            await self.mover.close()
         finally:
             self._begun.set()
             self._portal.closed = True
@@ -217,6 +217,7 @@ class Loop:
             for turn in self._turns.values():
                 turn.ticket.put(HostClosed("the host broke down while this turn was on its way: its log says why"))
             self._turns.clear()
+            await self.mover.close()
 
     def _break(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A defect of ours in a callback: the books may be wrong. Better to end every turn than to let them hang."""
@@ -346,9 +347,8 @@ class Loop:
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
         if hold is None:
             self._clock.release(turn.job.key)  # what an engine keeps by itself for a while is not needed either
-        now = self._now()
         tell = turn.counted if self.engine.can.preempt else turn.told
-        facts = tell(kept(hold, now, time.time()), self.kernel.policy.name, self._weights.version)
+        facts = tell(kept(hold, self._now(), time.time()), self.kernel.policy.name, self._weights.version)
         self._lives.over(turn, facts)
         turn.ticket.put(Ended(reason, facts))
 
