@@ -35,7 +35,9 @@ LONGEST_NAME = 512
 LONGEST_S = 1e9
 """Some thirty years: a time that is as good as for ever, and still a number."""
 MOST_ITEMS = 65536
-"""Blocks of a target, or ranges: a bound on what one hint may cost."""
+"""Blocks of a target: a bound on what one hint may cost."""
+MOST_RANGES = 64
+"""In one hint. Every page of a context is looked for in every range, so this is what a hint costs for each block."""
 
 Outcome = Literal["accepted", "clipped", "deferred", "rejected", "missing"]
 
@@ -124,7 +126,7 @@ class Reply:
     asked: int = 0
     """Pages that were asked for."""
     granted: int = 0
-    """Pages for which the wish was granted."""
+    """Pages for which the wish was granted; with `deferred`, those for which it is being carried out, or has been."""
     cap: int | None = None
     """Pages that the sender may have at most, if that is what decided."""
 
@@ -198,9 +200,9 @@ def answer(action: KvHintAction, *, asked: int, granted: int, why: str, cap: int
     return Reply(action.action_id, outcome, why, asked, granted, cap)
 
 
-def deferred(action: KvHintAction, *, asked: int, why: str) -> Reply:
+def deferred(action: KvHintAction, *, asked: int, granted: int = 0, why: str) -> Reply:
     """The answer to a wish that is being carried out, or will be when it can."""
-    return Reply(action.action_id, "deferred", why, asked)
+    return Reply(action.action_id, "deferred", why, asked, granted)
 
 
 def _action(data: object) -> KvHintAction:
@@ -275,7 +277,7 @@ def _target(payload: Mapping[str, Any]) -> Target:
 
 
 def _ranges(payload: Mapping[str, Any], now: float) -> tuple[Range, ...]:
-    ranges = tuple(_range(each, now) for each in _list(payload, "ranges", MOST_ITEMS))
+    ranges = tuple(_range(each, now) for each in _list(payload, "ranges", MOST_RANGES))
     if not ranges:
         raise MalformedHint("no ranges say nothing: leave them out, or give one")
     return ranges

@@ -126,6 +126,10 @@ class Ledger:
         """How many holders a page has; contexts that share a past (`Past`) hold its pages as one."""
         return self._pages[page].refs
 
+    def released(self, page: PageId) -> int | None:
+        """The number of the release since which nobody holds a page that can be found; None for any other page."""
+        return self._cached[page].used if page in self._cached else None
+
     def idle(self, pages: Iterable[PageId]) -> int:
         """How many of these pages nobody holds: taking them lowers `available` by as much."""
         return sum(1 for page in pages if self._pages[page].refs == 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 DEFAULT_PRIORITY = 35
 HIGHEST_PRIORITY = 100
@@ -37,6 +37,29 @@ class Range:
 
     def covers(self, token: int) -> bool:
         return self.start <= token and (self.stop is None or token < self.stop)
+
+
+def told(ranges: Sequence[Range], pages: int, *, size: int) -> list[int | None]:
+    """Which of the ranges counts for each page of a context: the first that holds its first token; None for none."""
+    found: list[int | None] = [None] * pages
+    for which in reversed(range(len(ranges))):
+        start = min(pages, -(-ranges[which].start // size))
+        stop = pages if (end := ranges[which].stop) is None else min(pages, -(-end // size))
+        found[start:stop] = [which] * (stop - start)
+    return found
+
+
+def unraised(ranges: Sequence[Range], start: int) -> tuple[Range, ...]:
+    """The same, but that nothing from token `start` on is worth more than the default; what is worth less stays so."""
+    found: list[Range] = []
+    for each in ranges:
+        if each.priority <= DEFAULT_PRIORITY or (each.stop is not None and each.stop <= start):
+            found.append(each)
+            continue
+        if each.start < start:
+            found.append(replace(each, stop=start))
+        found.append(replace(each, start=max(start, each.start), priority=DEFAULT_PRIORITY))
+    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -80,8 +103,7 @@ class Priorities:
         touched = self.end(key)
         self._count += 1
         claim = _Claim(self._count)
-        for depth, page in enumerate(pages):
-            which = next((i for i, each in enumerate(ranges) if each.covers(depth * size)), None)
+        for page, which in zip(pages, told(ranges, len(pages), size=size), strict=True):
             if which is not None:
                 claim.pages[page] = which
                 self._pages.setdefault(page, {})[key] = ranges[which].priority

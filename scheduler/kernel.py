@@ -126,6 +126,7 @@ class Kernel:
                 self._arrived(event)
             case Known():
                 self.moves.elsewhere.put(event.tier, [block.link for block in event.blocks])
+                self._effects += self.moves.spill(event.tier)
             case Lost():
                 self.moves.lost(event)
             case Hinted():

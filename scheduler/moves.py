@@ -7,11 +7,13 @@ turn that it was fetched for starts by finding it. Whatever does not arrive is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..kvstore import BlockHash, Elsewhere, Found, Ledger, Link, Match, OutOfPages, PageId
 from ..kvstore import name as name_of
+from .brought import Brought
+from .demoting import Demoting
 from .effects import CancelMove, Drop, Effect, Move
 from .events import DEVICE, Lost, Moved, Moving, TurnId
 
@@ -24,6 +26,9 @@ class _Out:
     pages: tuple[PageId, ...]
     """Held until it has."""
     turn: TurnId | None
+    depth: int = 0
+    """How many blocks come before it in its context."""
+    cancelled: bool = False
 
 
 class Moves:
@@ -31,6 +36,8 @@ class Moves:
 
     def __init__(self, ledger: Ledger, elsewhere: Elsewhere) -> None:
         self.elsewhere = elsewhere
+        self.brought = Brought(ledger)
+        self._demoting = Demoting(ledger, elsewhere)
         self._ledger = ledger
         self._out: dict[int, _Out] = {}
         self._going: set[tuple[str, str]] = set()  # (tier, name) of copies on their way
@@ -46,6 +53,13 @@ class Moves:
         """The pages that are held for moves, by holder."""
         yield from (out.pages for out in self._out.values())
         yield from (pages for _, pages in self._fetched.values())
+        yield from self._demoting.pages
+
+    @property
+    def coming(self) -> Mapping[str, str]:
+        """Blocks that are on their way to the device, by name, and what each goes on from, in hex."""
+        outs = (out for out in self._out.values() if out.move.target == DEVICE and not out.cancelled)
+        return {block.name: block.parent for out in outs for block in out.move.blocks}
 
     @property
     def waiting(self) -> Sequence[TurnId]:
@@ -68,6 +82,7 @@ class Moves:
         """Copy what can be found in the pages of a context to a tier, unless it lies there or is on its way."""
         blocks: list[Moving] = []
         kept: list[PageId] = []
+        names: list[BlockHash] = []
         root = ""
         for page in pages:
             content = self._ledger.content(page)
@@ -75,13 +90,22 @@ class Moves:
                 break
             root = root or content.parent.hex()
             name = content.name or name_of(content.parent, content.tokens)
+            names.append(name)
             if not self.elsewhere.has(tier, name) and (tier, name.hex()) not in self._going:
                 blocks.append(Moving(name.hex(), content.parent.hex(), content.tokens, page))
                 kept.append(page)
+        self.elsewhere.touch(names)
         if not blocks:
             return []
         self._ledger.take(kept)
         return [self._send(Move(0, DEVICE, tier, tuple(blocks), root, None, why), tuple(kept))]
+
+    def demote(self, pages: Sequence[PageId], tier: str | None = None) -> int | None:
+        """Let a context leave the device before others, where a tier is named what of it lies there.
+
+        Returns how many pages do so from now on; None if it is being copied, and does so once it has been.
+        """
+        return self._demoting.demote(pages, tier, [out.move for out in self._out.values()])
 
     def wanted(self, root: BlockHash, tokens: Sequence[int], match: Match) -> tuple[Found, ...]:
         """What lies elsewhere of these tokens beyond what was found on the device."""
@@ -89,27 +113,30 @@ class Moves:
         found = self.elsewhere.match(match.names[-1] if match.names else root, tokens[start:])
         return found if sum(one.use for one in found) > match.tail_tokens else ()
 
-    def fetch(self, turn: TurnId | None, root: BlockHash, found: Sequence[Found], match: Match) -> Effect:
+    def fetch(self, turn: TurnId | None, root: BlockHash, found: Sequence[Found], match: Match) -> Move:
         """Fetch blocks for a turn, or for whoever comes, into pages of their own; what comes before is kept meanwhile.
 
         Raises OutOfPages, and changes nothing. They come in one move, from the lowest tier that any of them is in.
         """
+        kept = [page for page in match.pages if turn is None and self.brought.unused(page)]
         self._ledger.take(match.pages)  # first, for what is allocated may be whatever nobody holds
         try:
             fresh = self._ledger.alloc(len(found))
         except OutOfPages:
             self._ledger.drop(reversed(match.pages))
             raise
-        self.elsewhere.touch([one.block.name for one in found])
+        self.elsewhere.touch([*match.names, *(one.block.name for one in found)])
         blocks = [
             Moving(one.block.name.hex(), one.block.parent.hex(), one.block.tokens, page, one.tier)
             for one, page in zip(found, fresh, strict=True)
         ]
         source = max((one.tier for one in found), key=self.elsewhere.tiers.index)
         wanted = Move(0, source, DEVICE, tuple(blocks), root.hex(), turn, "its context lies there")
-        effect = self._send(wanted, (*match.pages, *fresh))
+        effect = self._send(wanted, (*match.pages, *fresh), depth=len(match.names))
         if turn is not None:
             self._fetching[turn] = effect.id
+        else:
+            self.brought.coming((*kept, *fresh))
         return effect
 
     def arrived(self, event: Moved) -> tuple[TurnId | None, list[Effect]]:
@@ -124,13 +151,13 @@ class Moves:
         copied = [block.link for block in out.move.blocks if block.name in done]
         self.elsewhere.put(out.move.target, copied)
         self._ledger.drop(reversed(out.pages))
+        effects: list[Effect] = []
         if out.move.source != DEVICE:
             gone = [block.link for block in out.move.blocks]
-            return None, [
-                *self._drop(out.move.source, gone, f"moved to {out.move.target}"),
-                *self.spill(out.move.target),
-            ]
-        return None, self.spill(out.move.target)
+            effects += self._drop(out.move.source, gone, f"moved to {out.move.target}")
+        effects += self.spill(out.move.target)
+        self._demoting.over(event.id)
+        return None, effects
 
     def spill(self, tier: str) -> list[Effect]:
         """What a tier has no room for goes to the next one down, or away."""
@@ -158,6 +185,7 @@ class Moves:
         if number is None:
             return []
         self._out[number].turn = None
+        self._out[number].cancelled = True
         return [CancelMove(number, f"turn {turn} is gone")]
 
     def lost(self, event: Lost) -> None:
@@ -188,10 +216,10 @@ class Moves:
     def __repr__(self) -> str:
         return f"<Moves {len(self._out)} out | {len(self._fetched)} arrived | {self.elsewhere!r}>"
 
-    def _send(self, move: Move, pages: tuple[PageId, ...]) -> Move:
+    def _send(self, move: Move, pages: tuple[PageId, ...], *, depth: int = 0) -> Move:
         move = replace(move, id=self._next)
         self._next += 1
-        self._out[move.id] = _Out(move, pages, move.turn)
+        self._out[move.id] = _Out(move, pages, move.turn, depth)
         if move.target != DEVICE:
             self._going |= {(move.target, block.name) for block in move.blocks}
         return move
@@ -200,7 +228,7 @@ class Moves:
         before = len(out.pages) - len(out.move.blocks)
         whole = True
         kept = list(out.pages[:before])
-        for depth, block in enumerate(out.move.blocks, before):
+        for depth, block in enumerate(out.move.blocks, out.depth):
             assert block.page is not None  # what goes to the device goes to a page
             whole = whole and block.name in done and self._publish(block, depth)
             if whole:
@@ -209,6 +237,7 @@ class Moves:
                 self._ledger.drop((block.page,))
         if out.turn is None:
             self._ledger.drop(reversed(kept))
+            self.brought.landed(out.pages)
             return None
         del self._fetching[out.turn]
         self._fetched[out.turn] = (out.move.source if len(kept) > before else DEVICE, tuple(kept))

@@ -14,6 +14,7 @@ from sostenuto.kvstore import BlockHash, KVError, Range
 from sostenuto.kvstore.errors import MalformedHint
 from sostenuto.kvstore.hints import (
     MOST_ACTIONS,
+    MOST_RANGES,
     Demote,
     KvHintAction,
     KvHintsEnvelope,
@@ -123,6 +124,17 @@ def test_what_is_not_understood_is_rejected_with_the_reason(kind: str, payload: 
     assert why in refusal(kind, payload)
 
 
+def test_a_hint_has_so_many_ranges_and_no_more_and_as_many_blocks_as_a_long_context() -> None:
+    some = [{"start": number, "priority": 40} for number in range(MOST_RANGES)]
+    verb = read("Retain", {**A, "ranges": some})
+    assert isinstance(verb, Retain)
+    assert len(verb.ranges) == MOST_RANGES == 64
+    for kind, rest in (("Retain", {}), ("Pin", {"seconds": 1})):
+        why = refusal(kind, {**A, **rest, "ranges": [*some, some[0]]})
+        assert why == "ranges is a list of at most 64; found 65 items"
+    assert len(read("Prefetch", {"target": {"blocks": ["00"] * 4096}}).target.blocks) == 4096
+
+
 def test_a_version_that_is_not_spoken_is_rejected_and_a_minor_one_is_not() -> None:
     assert "version '2' is not spoken here" in refusal("Pin", {**A, "seconds": 1}, version="2")
     assert hear(message(action("Pin", {**A, "seconds": 1}, version="1.7")), now=0.0).answers == ()
@@ -179,6 +191,7 @@ def test_an_answer_follows_from_its_counts() -> None:
     assert [reply.outcome for reply in replies] == ["accepted", "clipped", "rejected", "missing"]
     assert replies[1] == Reply("1", "clipped", "w", asked=4, granted=2, cap=3)
     assert deferred(wish, asked=4, why="on its way") == Reply("1", "deferred", "on its way", asked=4)
+    assert deferred(wish, asked=4, granted=3, why="on its way").granted == 3
 
 
 values = st.recursive(

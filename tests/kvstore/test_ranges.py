@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sostenuto.kvstore import DEFAULT_PRIORITY, Cached, Ledger, NotHeld, PageId, Range, Terms
-from sostenuto.kvstore.ranges import Priorities
+from sostenuto.kvstore.ranges import Priorities, told, unraised
 
 from .room import PAGE, frozen, known, leave, victims, write
 
@@ -199,3 +200,23 @@ def test_a_priority_is_always_the_highest_of_the_claims_that_last(
             assert after[page] == max(claimed, default=DEFAULT_PRIORITY)
         assert {page for page in after if after[page] != before[page]} <= touched
         assert set(priorities.claimed()) == {page for claims in model.values() for page in claims}
+
+
+@given(st.lists(ranges, max_size=5), st.integers(0, 12), st.integers(1, 5))
+def test_for_each_page_the_first_range_counts_that_holds_its_first_token(
+    wanted: list[Range], pages: int, size: int
+) -> None:
+    slow = [next((n for n, one in enumerate(wanted) if one.covers(page * size)), None) for page in range(pages)]
+    assert told(wanted, pages, size=size) == slow
+
+
+@given(st.lists(ranges, max_size=5), st.integers(0, 40))
+def test_from_a_token_on_nothing_is_raised_and_all_else_is_as_it_was_said(wanted: list[Range], start: int) -> None:
+    def worth(said: Sequence[Range], token: int) -> int | None:
+        return next((one.priority for one in said if one.covers(token)), None)
+
+    cut = unraised(wanted, start)
+    for token in range(50):
+        before = worth(wanted, token)
+        raised = before is not None and before > DEFAULT_PRIORITY
+        assert worth(cut, token) == (DEFAULT_PRIORITY if raised and token >= start else before)

@@ -62,7 +62,7 @@ def test_another_tenants_session_is_missing(host: Host) -> None:
 def test_what_is_demoted_leaves_first_and_is_copied_where_it_is_said(host: Host) -> None:
     pause(host, draw(40))
     assert ask(host, "Demote", tier="nowhere")[0] == "rejected"
-    assert ask(host, "Demote", tier="host")[0] == "deferred"
+    assert ask(host, "Demote", tier="host") == ("accepted", 6, 6)  # its copy was made when it paused
     assert "0 held by 0" in host.loop.ask()
 
 
@@ -75,7 +75,7 @@ def test_what_is_told_by_its_blocks_is_fetched_before_anybody_asks(host: Host) -
     for number in range(3):
         stage(host).say(draw(200, seed=number), f"default/rival{number}", max_tokens=2)
     host.loop.within(clear(host.loop)).result()
-    assert ask(host, "Prefetch", target={"blocks": names}) == ("deferred", 8, 0)
+    assert ask(host, "Prefetch", target={"blocks": names}) == ("deferred", 8, 8)
     still(host.loop)
     assert ask(host, "Prefetch", target={"blocks": names}) == ("accepted", 8, 8)
     facts = stage(host).say([*draw(64), 1, 2], "default/t").end.facts

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sostenuto.kvstore import Elsewhere, Ledger
+from sostenuto.kvstore import DEFAULT_PRIORITY, BlockHash, Elsewhere, Ledger, PageId
+from sostenuto.kvstore.quota import TENANT_SHARE
+from sostenuto.kvstore.record import links
 from sostenuto.scheduler import (
     DEVICE,
     POLICIES,
+    Answered,
     Arrived,
     Cancelled,
     CancelMove,
     Closed,
     Event,
     Finished,
+    Hinted,
     Interrupted,
     Kernel,
     Lost,
@@ -39,7 +45,9 @@ from sostenuto.tests.scheduler.stage import PAGE, ROOT, Stage
 
 moves = st.lists(
     st.tuples(
-        st.sampled_from(["arrive", "step", "pause", "finish", "cancel", "close", "wait", "person", "moved", "lost"]),
+        st.sampled_from(
+            ["arrive", "step", "pause", "finish", "cancel", "close", "wait", "person", "moved", "lost", "hint"]
+        ),
         st.integers(0, 5),
         st.integers(1, 30),
     ),
@@ -72,12 +80,13 @@ def test_the_books_balance_nothing_waits_for_ever_and_the_same_events_give_the_s
 def test_long_lives_move_contexts_through_all_tiers_and_the_books_balance() -> None:
     """Random short lives seldom come so far: here programs pause, wait for people and come back for a longer turn."""
     fetched = spilled = cancelled = 0
+    answered: Counter[str] = Counter()
     for seed in range(240):
         chance = Random(seed)
         life = Life("sostenuto", ROOMS[seed % len(ROOMS)])
         for number in range(120):
             kinds = ["arrive"] * 5 + ["step"] * 8 + ["pause"] * 5 + ["person"] * 4 + ["moved"] * 4
-            kinds += ["finish", "cancel", "cancel", "close", "wait"] + ["lost"] * (number % 20 == 0)
+            kinds += ["finish", "cancel", "cancel", "close", "wait", "hint"] + ["lost"] * (number % 20 == 0)
             event = life.next(number, chance.choice(kinds), chance.randrange(6), chance.randrange(1, 30))
             if event is not None:
                 life.tell(event)
@@ -90,6 +99,7 @@ def test_long_lives_move_contexts_through_all_tiers_and_the_books_balance() -> N
             isinstance(effect, Move) and effect.source == "host" and effect.target == "disk" for effect in log
         )
         cancelled += sum(isinstance(effect, CancelMove) for effect in log)
+        answered.update(one.outcome for effect in log if isinstance(effect, Answered) for one in effect.replies)
         again = Kernel(
             Ledger(8, PAGE, rank=named("sostenuto").evict),
             named("sostenuto"),
@@ -98,6 +108,27 @@ def test_long_lives_move_contexts_through_all_tiers_and_the_books_balance() -> N
         assert [effect for event, now in life.events for effect in again.handle(event, now)] == log
     assert min(fetched, spilled) > 10
     assert cancelled
+    assert set(answered) == {"accepted", "clipped", "deferred", "rejected", "missing"}
+
+
+def hints(number: int, who: int, size: int) -> str:
+    """Wishes for what a program holds, and for a context told by its blocks."""
+    chain = links(range(who, who + size // PAGE * PAGE + PAGE), PAGE, BlockHash(bytes.fromhex(ROOT)))
+    blocks, session = {"blocks": [link.name.hex() for link in chain]}, {"session": f"p{who}"}
+    wishes = [
+        ("Prefetch", {"target": blocks}),
+        ("Demote", {"target": session, "tier": DOWN[number % 2]}),
+        ("Demote", {"target": blocks} if number % 3 else {"target": blocks, "tier": DOWN[0]}),
+        ("Pin", {"target": session, "seconds": size, "ranges": [{"priority": 90, "seconds": size}]}),
+        ("Retain", {"target": blocks, "ranges": [{"stop": 3 * size, "priority": 80}, {"priority": 5}]}),
+        ("Share", {"target": session, "width": 2}),
+    ]
+    actions = [
+        {"action_id": str(index), "action_type": verb, "action_version": "1", "payload": payload}
+        for index, (verb, payload) in enumerate(wishes)
+        if (number + index) % 2
+    ]
+    return json.dumps({"protocol_version": "0.1", "message_id": "m", "actions": actions})
 
 
 class Life:
@@ -118,20 +149,22 @@ class Life:
             case "arrive":
                 self.known.add(f"t{number}")
                 tokens = tuple(range(who, who + size))
-                return Arrived(TurnId(f"t{number}"), ProgramId(f"p{who}"), "main", ROOT, tokens, 8)
+                return Arrived(TurnId(f"t{number}"), ProgramId(f"default/p{who}"), "main", ROOT, tokens, 8)
             case "wait":
                 self.stage.now += size
                 return Tick()
             case "person":
-                return Interrupted(ProgramId(f"p{who}"))
+                return Interrupted(ProgramId(f"default/p{who}"))
             case "moved" if self.out:
                 move_out = self.out.pop(who % len(self.out))
                 return Moved(move_out.id, tuple(block.name for block in move_out.blocks[:size]))
             case "lost" if self.stage.kernel.moves.elsewhere.tiers:
                 tiers = self.stage.kernel.moves.elsewhere.tiers
                 return Lost(tiers[who % len(tiers)])
+            case "hint":
+                return Hinted(number, "default", ROOT, hints(number, who, size))
             case "close":
-                return Closed(ProgramId(f"p{who}"))
+                return Closed(ProgramId(f"default/p{who}"))
             case "cancel" if turn:
                 self.forget(turn)
                 return Cancelled(TurnId(turn))
@@ -145,6 +178,9 @@ class Life:
 
     def tell(self, event: Event, *, after: float = 0.0) -> None:
         effects = self.stage.tell(event, after=after)
+        ledger = self.stage.kernel.ledger
+        raised = sum(ledger.priority(PageId(page)) > DEFAULT_PRIORITY for page in range(ledger.room))
+        assert raised <= ledger.room * TENANT_SHARE
         self.events.append((event, self.stage.now))
         for effect in effects:
             match effect:

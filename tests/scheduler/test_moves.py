@@ -11,6 +11,7 @@ from sostenuto.scheduler import (
     Answered,
     Cancelled,
     CancelMove,
+    Drop,
     Effect,
     Finished,
     Hinted,
@@ -32,14 +33,19 @@ from sostenuto.scheduler import (
 from .stage import PAGE, ROOT, Stage
 
 
-def known(count: int) -> tuple[Moving, ...]:
+def known(count: int, start: int = 0) -> tuple[Moving, ...]:
     """A chain of full blocks that an earlier process has left."""
-    found = links(range(count * PAGE), PAGE, BlockHash(bytes.fromhex(ROOT)))
+    found = links(range(start, start + count * PAGE), PAGE, BlockHash(bytes.fromhex(ROOT)))
     return tuple(Moving(link.name.hex(), link.parent.hex(), link.tokens) for link in found)
 
 
 def stage(**rooms: int | None) -> Stage:
     return Stage(room=8, elsewhere=Elsewhere(PAGE, rooms))
+
+
+def copied(it: Stage, move: Move) -> list[Effect]:
+    """A move is over, and all of it has arrived."""
+    return it.tell(Moved(move.id, tuple(block.name for block in move.blocks)))
 
 
 def only(effects: list[Effect], kind: type[Any]) -> Any:
@@ -89,6 +95,89 @@ def test_what_a_tier_has_lost_is_not_asked_for() -> None:
     it.tell(Lost("disk", (known(3)[1].name,)))
     move = only(it.arrive("a", range(14)), Move)
     assert len(move.blocks) == 1
+
+
+def test_what_one_read_did_not_find_is_lost_and_all_else_in_the_tier_stays() -> None:
+    it = stage(disk=None)
+    it.tell(Known("disk", (*known(3), *known(2, 100))))
+    it.tell(Lost("disk", tuple(block.name for block in known(3)[1:])))
+    assert it.kernel.moves.elsewhere.count("disk") == 3
+    move = only(it.arrive("a", range(100, 110)), Move)
+    assert [block.tokens for block in move.blocks] == [block.tokens for block in known(2, 100)]
+    it.tell(Lost("disk"))
+    assert it.kernel.moves.elsewhere.count("disk") == 0
+
+
+def test_what_an_earlier_process_left_beyond_the_room_goes_oldest_first_and_ends_before_beginnings() -> None:
+    it = stage(disk=3)
+    (old, older_end), (new, newer_end) = known(2), known(2, 100)
+    drop = only(it.tell(Known("disk", (older_end, old, newer_end, new))), Drop)
+    assert (drop.tier, drop.names) == ("disk", (older_end.name,))
+    assert it.kernel.moves.elsewhere.count("disk") == 3
+
+
+def test_what_an_earlier_process_left_beyond_the_room_goes_one_tier_down_where_there_is_one() -> None:
+    it = stage(disk=1, far=None)
+    move = only(it.tell(Known("disk", known(2))), Move)
+    assert (move.source, move.target, [block.name for block in move.blocks]) == ("disk", "far", [known(2)[1].name])
+
+
+def test_a_context_whose_beginning_was_on_the_device_leaves_a_tier_after_what_was_used_before_it() -> None:
+    it = stage(host=5)
+    it.run("a", range(5))
+    it.tell(Finished(TurnId("a")))
+    it.tell(Known("host", known(3)))
+    it.tell(Known("host", known(2, 100)))
+    move = only(it.arrive("b", range(14)), Move)
+    assert [block.tokens for block in move.blocks] == [block.tokens for block in known(3)[1:]]
+    drop = only(it.tell(Known("host", known(2, 200))), Drop)
+    assert sorted(drop.names) == sorted(block.name for block in known(2, 100))
+
+
+def test_a_beginning_counts_as_used_though_the_tier_lacks_what_lies_between_it_and_what_was_fetched() -> None:
+    it = stage(host=4)
+    it.run("a", range(8))
+    it.tell(Finished(TurnId("a")))
+    it.tell(Known("host", (known(3)[0], known(3)[2])))
+    it.tell(Known("host", known(2, 100)))
+    assert len(only(it.arrive("b", range(14)), Move).blocks) == 1
+    drop = only(it.tell(Known("host", known(2, 200))), Drop)
+    assert sorted(drop.names) == sorted(block.name for block in known(2, 100))
+
+
+def test_a_context_that_is_copied_once_more_leaves_a_tier_as_a_whole_after_what_was_used_before_it() -> None:
+    it = stage(host=5)
+    for turn, start in (("a", 0), ("b", 100)):
+        it.run(turn, range(start, start + 8))
+        copied(it, only(it.pause(turn), Move))
+    it.run("a again", range(12), program="a")
+    move = only(it.pause("a again"), Move)
+    assert [block.tokens for block in move.blocks] == [tuple(range(8, 12))], "the rest lies there already"
+    copied(it, move)
+    it.run("c", range(200, 204))
+    (drop,) = copied(it, only(it.pause("c"), Move))
+    assert isinstance(drop, Drop)
+    assert drop.names == (known(2, 100)[1].name,)
+
+
+def test_a_context_of_which_all_lies_in_a_tier_counts_as_used_when_it_would_be_copied() -> None:
+    it = stage(host=4)
+    for turn, start in (("a", 0), ("b", 100)):
+        it.run(turn, range(start, start + 8))
+        copied(it, only(it.pause(turn), Move))
+    it.run("a again", range(9), program="a")
+    assert [effect for effect in it.pause("a again") if isinstance(effect, Move) and len(effect.blocks) > 1] == []
+    drop = only(it.tell(Known("host", known(1, 200))), Drop)
+    assert drop.names == (known(2, 100)[1].name,)
+
+
+def test_what_passes_from_tier_to_tier_keeps_its_order() -> None:
+    it = stage(host=1, disk=2)
+    move = only(it.tell(Known("host", known(3))), Move)
+    assert [block.name for block in move.blocks] == [block.name for block in known(3)[:0:-1]], "its end first"
+    copied(it, move)
+    drop = only(it.tell(Known("disk", known(1, 100))), Drop)
+    assert drop.names == (known(3)[2].name,)
 
 
 def test_who_waits_for_a_person_is_copied_to_the_lowest_tier_and_held_no_longer() -> None:
