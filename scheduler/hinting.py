@@ -82,11 +82,11 @@ class Hinting:
             case Demote(tier=tier):
                 return self._demote(action, verb.target, tenant, pages, tier)
             case Pin():
-                return self._pin(action, verb, tenant, root, pages)
+                return self._pin(action, verb, tenant, pages)
             case Retain():
                 return self._retain(action, verb, tenant, pages)
 
-    def _pin(self, action: KvHintAction, pin: Pin, tenant: str, root: BlockHash, pages: tuple[PageId, ...]) -> Reply:
+    def _pin(self, action: KvHintAction, pin: Pin, tenant: str, pages: tuple[PageId, ...]) -> Reply:
         name, ranges, why = _name(tenant, pin.target), pin.ranges, ""
         if ranges:
             self._pins.unpin(name, tenant=tenant)  # what it has raised so far is in its own way no more
