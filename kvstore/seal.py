@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import Any, NewType
 
@@ -57,6 +57,14 @@ class Seal:
             hasher.update(f"{label}:{len(raw)}:".encode())
             hasher.update(raw)
         return hasher.digest()
+
+    @property
+    def common(self) -> bytes:
+        """16 bytes that stand for what all contexts of one loaded model have in common.
+
+        Their tenants, weights, codecs and exactness are not in it: those are in the names of their blocks.
+        """
+        return replace(self, weights="", tenant=veil(""), codec="raw", exact=True).digest
 
     def differing(self, other: Seal) -> tuple[str, ...]:
         """The fields that differ from `other`, in words: what is found here and what is wanted there."""

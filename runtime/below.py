@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ..kvstore import Elsewhere, KVError, Ledger
 from ..kvstore.tiers import DiskTier, HostTier, Tier
 from ..kvstore.tiers.folder import Folder
 from ..scheduler import HOLD_BUDGET, Kernel, Policy
 from .engines import StepEngine, TurnEngine
-from .errors import Unable
+from .errors import MissingPackage, Unable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,15 @@ class Below:
 
 @dataclass(frozen=True, slots=True)
 class Tiers:
-    """Which tiers are wanted: host memory for so many tokens, then a folder on a disk, with room for so many.
+    """Which tiers are wanted: host memory for so many tokens, a folder on a disk, the address of a Redis or Valkey.
 
-    Raises ValueError for less than no tokens.
+    They come in this order. Raises ValueError for less than no tokens.
     """
 
     host_tokens: int = 0
     store: Path | str | None = None
     store_tokens: int | None = None
+    remote: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("host_tokens", self.host_tokens), ("store_tokens", self.store_tokens or 0)):
@@ -42,7 +44,15 @@ class Tiers:
                 raise ValueError(f"{name}: found {value}; expected 0 or more")
 
     def look(self) -> None:
-        """Raises now what would be wrong with the folder later, when a model has been loaded: TierLocked, BadStore."""
+        """Raises now what would be wrong later, when a model has been loaded.
+
+        That is TierLocked and BadStore for the folder, ValueError for what is no address of a server, MissingPackage
+        where nothing can speak to one. Whether the server is there is not asked.
+        """
+        if self.remote is not None:
+            with _speaking_redis():
+                from ..kvstore.tiers.remote import place
+            place(self.remote)
         if self.store is not None:
             Folder(Path(self.store), write=True).close()
 
@@ -51,10 +61,15 @@ class Tiers:
 
         Raises Unable for an engine that cannot use any, and as `look` does.
         """
-        found = [Below(HostTier(verify=False), self.host_tokens)] if self.host_tokens else []
-        if self.store is not None:
+        if self.host_tokens or self.store is not None or self.remote is not None:
             _able(engine)
-            found.append(Below(DiskTier.open(Path(self.store)), self.store_tokens))
+        found = [Below(HostTier(verify=False), self.host_tokens)] if self.host_tokens else []
+        if self.remote is not None:
+            with _speaking_redis():
+                from ..kvstore.tiers.remote import RemoteTier
+            found.append(Below(RemoteTier(self.remote, seal=cast(StepEngine, engine).seal("", ""), every=True)))
+        if self.store is not None:  # opened last: if something else failed, it would stay locked
+            found.insert(bool(self.host_tokens), Below(DiskTier.open(Path(self.store)), self.store_tokens))
         return tuple(found)
 
 
@@ -84,6 +99,16 @@ def kernel(engine: StepEngine | TurnEngine, policy: Policy, below: Sequence[Belo
 def _able(engine: StepEngine | TurnEngine) -> None:
     if not engine.can.tiers:
         raise Unable(f"{engine.name} keeps its contexts to itself: open it without tiers below the device")
+
+
+@contextmanager
+def _speaking_redis() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            "remote: the package redis is not installed: pip install 'sostenuto[redis]', or open the host without it"
+        ) from error
 
 
 async def _closed(below: Sequence[Below]) -> None:

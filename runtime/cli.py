@@ -132,6 +132,9 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="keep contexts that wait for a person there, for later processes too",
     )
+    parser.add_argument(
+        "--remote", metavar="URL", help="share contexts with other hosts of the model through this Redis or Valkey"
+    )
     parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: loopback)")
     parser.add_argument("--port", type=int, default=8000, help="0: one that is free (default: 8000)")
     parser.add_argument("--name", help="what the model is called (default: its own name)")
@@ -148,7 +151,7 @@ def _serve(options: argparse.Namespace) -> int:
     from .doors.http import serve
 
     keys = None if options.keys is None else _keys(options.keys)
-    below = Tiers(options.host_tokens, options.store)
+    below = Tiers(options.host_tokens, options.store, remote=options.remote)
     below.look()
     engine = open_engine(_wanted(options, options.pool_tokens))
     with ExitStack() as stack:

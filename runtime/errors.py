@@ -8,6 +8,7 @@ SostenutoError
 ├── TooLate             an answer that took longer than it may
 ├── EngineFailed        a step of the engine failed; its turns are lost
 ├── Unable              something that this engine cannot do
+├── MissingPackage      a package of an extra that is not installed
 ├── Busy                something that cannot be done while turns run
 ├── UnknownMark         no mark of this name
 ├── UnknownCheckpoint   no checkpoint of this id in its thread
@@ -104,6 +105,10 @@ class TrainerUnsupported(SostenutoError):
 
 class Unable(SostenutoError):
     """Something that this engine cannot do."""
+
+
+class MissingPackage(SostenutoError, ImportError):
+    """A package of an extra that is not installed."""
 
 
 class Busy(SostenutoError):

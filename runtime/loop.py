@@ -19,7 +19,6 @@ from typing import Any, cast
 from ..kvstore import Seal
 from ..scheduler import (
     Answered,
-    Arrived,
     Cancelled,
     CancelMove,
     Drop,
@@ -63,8 +62,9 @@ from .mover import Mover
 from .passages import Passages
 from .portal import Portal, Result
 from .request import Request
+from .seeking import Seeker
 from .ticket import Ended, Piece, Ticket
-from .turn import Turn, job_of, kept
+from .turn import Turn, arrived_of, job_of, kept
 from .weights import Running, Weights
 
 
@@ -203,6 +203,7 @@ class Loop:
         else:
             self._clock = TurnClock(self.engine, self)
         self.mover = Mover(self._paged, self._tiers, report=self.post, seal=self.seal, at_rest=self._clock.at_rest)
+        self._seeker = Seeker(self.kernel, self.mover, alive=self._turns, post=self.post, root=self._root_of)
         try:
             await self.mover.open()
             self._begun.set()
@@ -239,16 +240,14 @@ class Loop:
         if request.timeout is not None:
             late = TooLate(f"no whole answer within {request.timeout:g} s: give it more time, or fewer tokens to say")
             turn.timer = self._loop.call_later(request.timeout, self._finish, name, late)
-        # Without token ids a turn is one page of a pool that has a page for each turn at once.
-        known, more = (request.tokens, job.sampling.max_tokens) if self.engine.can.tokens else ((number,), 0)
-        program = ProgramId(request.program)
-        self.post(Arrived(name, program, request.branch, job.salt, known, more, request.tended))
+        self._seeker.arrive(arrived_of(request, job, number, self.engine))
 
     def _cancel(self, name: TurnId) -> None:
         # Whoever cancelled has left; another thread or coroutine may still be reading, and must not wait for ever.
         self._finish(name, CancelledError(f"turn {name} was cancelled"))
 
     def post(self, event: Event) -> list[Effect]:
+        self._seeker.before(event)
         now = self._now()
         effects = self.kernel.handle(event, now)
         if self._journal is not None:
@@ -278,12 +277,8 @@ class Loop:
                 self._finish(name, Refused(why))
             case Wake():
                 self._alarm.set(self.kernel.ledger.soonest)
-            case Move():
-                self.mover.begin(effect)
-            case CancelMove(id=move):
-                self.mover.cancel(move)
-            case Drop():
-                self.mover.drop(effect)
+            case Move() | CancelMove() | Drop():
+                self.mover.carry(effect)
             case Hold(program=program, branch=branch, until=until):
                 self._lives.held(effect, self._now())
                 self._clock.hold(lease_key(program, branch), until - self._now())
@@ -292,6 +287,9 @@ class Loop:
                 self._clock.release(lease_key(program, branch))
             case Keep() | Forget() | Answered():
                 pass  # books only: the kernel has changed them already
+
+    def _root_of(self, turn: TurnId) -> str:
+        return self.root(self._turns[turn].request.tenant)
 
     def _ring(self) -> None:
         self.post(Tick())

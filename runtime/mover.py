@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ..kvstore import BlockHash, KVError, Seal, TierGone
-from ..kvstore.record import Block, Buffer, check, pack, unpack
-from ..kvstore.tiers.base import Entry, Tier
-from ..scheduler import DEVICE, Drop, Event, Known, Lost, Move, Moved, Moving
+from ..kvstore.record import Block, Buffer, Link, check, pack, unpack
+from ..kvstore.tiers.base import Entry, Shared, Tier
+from ..scheduler import DEVICE, CancelMove, Drop, Event, Known, Lost, Move, Moved, Moving
 
 _T = TypeVar("_T")
 
@@ -71,34 +71,54 @@ class Mover:
         self._tasks: dict[asyncio.Task[Exception | None], str] = {}
         self._cancelled: set[int] = set()
         self._told: set[str] = set()
+        self._shared = {name: tier for name, tier in self._tiers.items() if isinstance(tier, Shared)}
+        self._silent: dict[str, float] = {}
 
     async def open(self) -> None:
-        """Tell what lies in the tiers already."""
+        """Tell what lies in the tiers already. Of those to which others write it is only said if they are not there."""
         for name, tier in self._tiers.items():
             entries: Sequence[Entry] = ()
             with self._failing(name):
-                entries = await self._patiently(tier.entries())
+                if isinstance(tier, Shared):
+                    await self._patiently(tier.have(()))
+                else:
+                    entries = await self._patiently(tier.entries())
             if entries:
                 known = (Moving(each.name.hex(), each.parent.hex(), each.tokens) for each in entries)
                 self._report(Known(name, tuple(known)))
 
-    def begin(self, move: Move) -> None:
-        """Begin to carry a move out; `Moved` is reported when it is over."""
-        if move.target == DEVICE:
-            self._go(self._fetch(move), DEVICE)
-        elif move.source == DEVICE:
-            # Now, because what lies in the pages is of the present weights, and they may change before its turn comes.
-            self._go(self._store(move, self._seal(move.root)), move.target)
-        else:
-            self._go(self._pass_down(move), move.target)
+    @property
+    def shared(self) -> bool:
+        """Do others write to some of the tiers?"""
+        return bool(self._shared)
 
-    def cancel(self, move: int) -> None:
-        """Nobody waits for it any more: it ends as soon as it can."""
-        self._cancelled.add(move)
+    async def seek(self, links: Sequence[Link]) -> None:
+        """Ask tiers to which others write which of these blocks lie there; `Known` is reported.
 
-    def drop(self, drop: Drop) -> None:
-        """Let blocks go."""
-        self._go(self._forget(drop), drop.tier)
+        One that failed is not asked again before its patience is over: whoever comes would wait for it in vain.
+        """
+        now = asyncio.get_running_loop().time()
+        for name, tier in self._shared.items():
+            if now < self._silent.get(name, now):
+                continue
+            here: Set[BlockHash] = frozenset()
+            with self._failing(name) as fault:
+                here = await self._patiently(tier.have([link.name for link in links]))
+            if fault.found is not None:
+                self._silent[name] = now + self._patience
+            found = [Moving(each.name.hex(), each.parent.hex(), each.tokens) for each in links if each.name in here]
+            if found:
+                self._report(Known(name, tuple(found)))
+
+    def carry(self, effect: Move | CancelMove | Drop) -> None:
+        """Begin what the kernel wants; `Moved` is reported when a move is over."""
+        match effect:
+            case Move():
+                self._begin(effect)
+            case CancelMove(id=move):
+                self._cancelled.add(move)  # nobody waits for it any more: it ends as soon as it can
+            case Drop(tier=tier):
+                self._go(self._forget(effect), tier)
 
     async def get(self, tier: str, names: Sequence[BlockHash]) -> Mapping[BlockHash, memoryview]:
         """The records of a tier. Raises TierGone, also where no answer comes."""
@@ -133,6 +153,15 @@ class Mover:
                 await self._patiently(tier.aclose())
 
     # -- in the loop
+
+    def _begin(self, move: Move) -> None:
+        if move.target == DEVICE:
+            self._go(self._fetch(move), DEVICE)
+        elif move.source == DEVICE:
+            # Now, because what lies in the pages is of the present weights, and they may change before its turn comes.
+            self._go(self._store(move, self._seal(move.root)), move.target)
+        else:
+            self._go(self._pass_down(move), move.target)
 
     def _go(self, work: Coroutine[Any, Any, Exception | None], tier: str) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -182,7 +211,7 @@ class Mover:
         """What was not what it should be is of no use to anybody who comes after."""
         for block in bad:
             self._report(Lost(block.tier, (block.name,)))
-            self.drop(Drop(block.tier, (block.name,), "it was not what was wanted"))
+            self.carry(Drop(block.tier, (block.name,), "it was not what was wanted"))
 
     async def _pass_down(self, move: Move) -> Exception | None:
         done: tuple[str, ...] = ()

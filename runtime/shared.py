@@ -18,12 +18,15 @@ def shared_host(
     pool_tokens: int = POOL_TOKENS,
     host_tokens: int = 0,
     store: str | None = None,
+    remote: str | None = None,
 ) -> Host:
     """The process's host of this model, policy, pool and tiers. Raises what `Host.open` raises."""
-    key = (model, policy, pool_tokens, host_tokens, store)
+    key = (model, policy, pool_tokens, host_tokens, store, remote)
     with _lock:
         if key not in _hosts or _hosts[key].closed:
-            _hosts[key] = Host.open(model, policy=policy, pool_tokens=pool_tokens, host_tokens=host_tokens, store=store)
+            _hosts[key] = Host.open(
+                model, policy=policy, pool_tokens=pool_tokens, host_tokens=host_tokens, store=store, remote=remote
+            )
         return _hosts[key]
 
 

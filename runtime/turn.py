@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from ..scheduler import DEVICE, Hold, TurnId, lease_key
+from ..scheduler import DEVICE, Arrived, Hold, ProgramId, TurnId, lease_key
 from ..tracing import Place, trace_headers
 from .engines import Job, StepEngine, TurnEngine, Usage
 from .passages import Passages
@@ -129,3 +129,11 @@ def job_of(request: Request, name: TurnId, root: str, engine: StepEngine | TurnE
         salt=root,
         trace=trace_headers(request.place),
     )
+
+
+def arrived_of(request: Request, job: Job, number: int, engine: StepEngine | TurnEngine) -> Arrived:
+    """A request as the schedule sees it."""
+    # Without token ids a turn is one page of a pool that has a page for each turn at once.
+    known, more = (request.tokens, job.sampling.max_tokens) if engine.can.tokens else ((number,), 0)
+    program = ProgramId(request.program)
+    return Arrived(job.turn, program, request.branch, job.salt, known, more, request.tended)

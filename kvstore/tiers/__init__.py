@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Counts, Entry, Tier
+from .base import Counts, Entry, Shared, Tier
 from .disk import DiskTier
 from .host import HostTier
 from .log import Freed
@@ -10,4 +10,4 @@ from .marks import Mark
 from .shelf import Shelf
 from .store import Report, Store
 
-__all__ = ["Counts", "DiskTier", "Entry", "Freed", "HostTier", "Mark", "Report", "Shelf", "Store", "Tier"]
+__all__ = ["Counts", "DiskTier", "Entry", "Freed", "HostTier", "Mark", "Report", "Shared", "Shelf", "Store", "Tier"]

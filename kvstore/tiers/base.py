@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..errors import BadRecord
 from ..hashes import BlockHash
@@ -75,6 +75,15 @@ class Tier(Protocol):
 
     async def aclose(self) -> None:
         """End. Closing twice is harmless; everything else raises TierGone afterwards."""
+
+
+@runtime_checkable
+class Shared(Tier, Protocol):
+    """A tier to which others write as well: what lies there is asked for when it is wanted, not listed before."""
+
+    async def have(self, names: Iterable[BlockHash]) -> Set[BlockHash]:
+        """Which of these lie here now; nothing of them is read. To ask for none asks whether anybody answers."""
+        ...
 
 
 def heads(records: Mapping[BlockHash, Buffer]) -> dict[BlockHash, Head]:

@@ -1,7 +1,8 @@
 """Blocks in Redis or Valkey: shared by many hosts, gone when that server loses them. The only file that knows redis.
 
-A key is `sostenuto:`, the digest of the seal, a colon and the block's name, so that what one model or tenant wrote is
-not even asked for by another; its value is the record. It needs the extra `redis`, and an event loop of asyncio.
+A key is `sostenuto:`, a digest, a colon and the block's name; its value is the record. The digest is the seal's, so
+that what one model or tenant wrote is not even asked for by another; for a host, which has many tenants, it stands for
+what their seals have in common. It needs the extra `redis`, and an event loop of asyncio.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -26,6 +28,15 @@ _ASKED = 32  # names in one MGET, whose sizes are not known before
 _HEAD = 4096  # bytes of a value that are read for its head: nearly always all of it
 
 
+def place(url: str) -> str:
+    """Where the server at an address is, without its password. Raises ValueError for an address that is none."""
+    try:
+        known = parse_url(url)
+    except ValueError as error:
+        raise ValueError(f"no server has this address ({error}): give one such as redis://127.0.0.1:6379/0") from error
+    return str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
+
+
 class RemoteTier:
     """A Tier behind the address of a server. `put` promises what the server does: usually memory, no fsync.
 
@@ -33,34 +44,34 @@ class RemoteTier:
     does not answer in time raises TierGone, from every method, and is asked again by the next call.
     """
 
+    name = "remote"
+
     def __init__(
-        self, url: str, *, seal: Seal, name: str = "remote", timeout: float = 5.0, expire: int | None = None
+        self, url: str, *, seal: Seal, every: bool = False, timeout: float = 5.0, expire: int | None = None
     ) -> None:
         """Connects when it is first used. `expire`: seconds after which the server forgets a block; None: never.
 
-        Raises ValueError for an address that is none, such as redis://host:6379/0.
+        `every`: blocks of all tenants, weights and codecs of the seal's model, whose names tell them apart; else those
+        of this very seal. Raises ValueError as `place` does.
         """
-        self.name = name
+        self._where = place(url)
         self.counts = Counts()
-        self._seal = seal.digest
-        self._prefix = b"sostenuto:" + self._seal.hex().encode() + b":"
+        self._seal = None if every else seal.digest
+        self._prefix = b"sostenuto:" + (seal.common if every else seal.digest).hex().encode() + b":"
         self._expire = expire
         self._closed = False
         # Every call is tried once: whoever waits for a block would rather compute it than wait again.
         self._client: Redis = Redis.from_url(
             url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
         )
-        known = self._client.connection_pool.connection_kwargs
-        self._where = str(known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}")
 
     async def put(self, records: Mapping[BlockHash, Buffer]) -> None:
         """As Tier says. Raises Mismatch for a record of another seal; nothing is stored then."""
         found = heads(records)
         for head in found.values():
-            if head.seal != self._seal:
-                raise Mismatch(
-                    f"block {head.name.hex()}", (f"its seal is {head.seal.hex()}, this tier's {self._seal.hex()}",)
-                )
+            if self._seal not in (None, head.seal):
+                wanted = f"its seal is {head.seal.hex()}, this tier's {self._prefix[10:-1].decode()}"
+                raise Mismatch(f"block {head.name.hex()}", (wanted,))
         for run in chunks(((name, head.size) for name, head in found.items()), _CHUNK):
             await self._asked(self._put, {name: records[name] for name in run})
             self.counts.put += len(run)
@@ -86,6 +97,18 @@ class RemoteTier:
             await self.drop(bad)
         self.counts.served += len(found)
         return found
+
+    async def have(self, names: Iterable[BlockHash]) -> frozenset[BlockHash]:
+        """As Shared says."""
+        wanted = list(dict.fromkeys(names))
+        if not wanted:
+            await self._asked(self._client.ping)
+        found: set[BlockHash] = set()
+        for start in range(0, len(wanted), 1024):
+            run = wanted[start : start + 1024]
+            there = await self._asked(self._there, run)
+            found |= {name for name, is_there in zip(run, there, strict=True) if is_there}
+        return frozenset(found)
 
     async def drop(self, names: Iterable[BlockHash]) -> None:
         """As Tier says."""
@@ -123,6 +146,13 @@ class RemoteTier:
                 pipe.set(self._key(name), data if isinstance(data, bytes) else memoryview(data), ex=self._expire)
             await pipe.execute()
 
+    async def _there(self, names: list[BlockHash]) -> list[int]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.exists(self._key(name))
+            there: list[int] = await pipe.execute()
+            return there
+
     async def _scan(self, cursor: int) -> tuple[int, list[bytes]]:
         following, keys = await self._client.scan(cursor, match=self._prefix + b"*", count=512)
         return following, [key for key in keys if isinstance(key, bytes)]
@@ -142,7 +172,7 @@ class RemoteTier:
             block = unpack(value)
         except BadRecord:
             return False
-        return block.name == name and block.seal == self._seal
+        return block.name == name and self._seal in (None, block.seal)
 
     async def _asked(self, ask: Callable[..., Awaitable[Any]], *what: Any) -> Any:
         if self._closed:

@@ -33,8 +33,9 @@ __all__ = ["BoundSaver", "ChatSostenuto", "ToolGuard", "tool_node", "wrap"]
 class ChatSostenuto(BaseChatModel):
     """A model that runs in this process, over paged keys and values that are kept while tools run.
 
-    Give a `host` of your own, or `model`, `policy`, `pool_tokens`, `host_tokens` and `store`: then models that agree
-    in these share one. Every other field is a sampling parameter; a call can override it: `model.invoke(..., seed=1)`.
+    Give a `host` of your own, or `model`, `policy`, `pool_tokens`, `host_tokens`, `store` and `remote`: then models
+    that agree in these share one. Every other field is a sampling parameter; a call can override it:
+    `model.invoke(..., seed=1)`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", populate_by_name=True)
@@ -48,6 +49,8 @@ class ChatSostenuto(BaseChatModel):
     """Tokens of contexts that are kept in host memory when they leave the device."""
     store: str | None = None
     """A folder for contexts that wait for a person: they outlive the process."""
+    remote: str | None = Field(default=None, repr=False)
+    """The address of a Redis or Valkey where hosts of one model share contexts; it may hold a password."""
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -232,6 +235,7 @@ class ChatSostenuto(BaseChatModel):
             pool_tokens=self.pool_tokens,
             host_tokens=self.host_tokens,
             store=self.store,
+            remote=self.remote,
         )
 
     def _sampling(self, stop: list[str] | None, given: dict[str, Any]) -> Sampling:

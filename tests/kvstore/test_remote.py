@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sostenuto.kvstore import BlockHash, Mismatch, Seal, TierFull, TierGone
-from sostenuto.kvstore.tiers import Tier
+from sostenuto.kvstore.tiers import Shared, Tier
 
-from .records import context, flipped, records, seal
+from .records import PAGE, context, flipped, records, seal
 from .redis_server import free_port, server
 from .tier_conformance import CONTEXT, NAMES, RECORDS, TierConformance
 
@@ -32,13 +32,15 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.every = False
 
     async def open(self, seal: Seal = CONTEXT.seal) -> Tier:
-        return RemoteTier(self.url, seal=seal)
+        return RemoteTier(self.url, seal=seal, every=self.every)
 
     async def damage(self, tier: Tier, name: BlockHash) -> None:
         client = redis.Redis.from_url(self.url)
-        key = b"sostenuto:" + CONTEXT.seal.digest.hex().encode() + b":" + name.hex().encode()
+        digest = CONTEXT.seal.common if self.every else CONTEXT.seal.digest
+        key = b"sostenuto:" + digest.hex().encode() + b":" + name.hex().encode()
         await client.set(key, flipped(await client.get(key)))
         await client.aclose()
 
@@ -53,6 +55,46 @@ async def site(address: str) -> AsyncIterator[Remote]:
 
 class TestRemote(TierConformance):
     pass
+
+
+class TestRemoteOfAHost(TierConformance):
+    """One for every tenant of a model."""
+
+    @pytest.fixture
+    def site(self, site: Remote) -> Remote:
+        site.every = True
+        return site
+
+
+async def test_a_host_serves_each_tenant_its_own_and_no_other_model(site: Remote) -> None:
+    site.every = True
+    tier, theirs = await site.open(), records(context(range(3), "another tenant"))
+    await tier.put({**RECORDS, **theirs})
+    same = await site.open(seal("a third tenant", weights="2", codec="int8", exact=False))
+    assert {name: bytes(data) for name, data in (await same.get([*NAMES, *theirs])).items()} == {**RECORDS, **theirs}
+    other = await site.open(seal(page=PAGE + 1))
+    assert await other.get([*NAMES, *theirs]) == {}
+    for each in (tier, same, other):
+        await each.aclose()
+
+
+async def test_it_is_asked_what_is_there_without_reading_any_of_it(site: Remote) -> None:
+    tier = RemoteTier(site.url, seal=CONTEXT.seal)
+    assert isinstance(tier, Shared)
+    await tier.put({name: RECORDS[name] for name in NAMES[1:]})
+    assert await tier.have(NAMES) == set(NAMES[1:])
+    assert await tier.have(()) == set()
+    assert (tier.counts.served, tier.counts.absent) == (0, 0)
+    await tier.aclose()
+    with pytest.raises(TierGone):
+        await tier.have(())
+
+
+@pytest.mark.parametrize("wrong", ["127.0.0.1:6379", "http://127.0.0.1", "redis://user:hidden@there:port"])
+def test_what_is_no_address_is_refused_without_its_password(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"give one such as redis://127\.0\.0\.1:6379/0") as refused:
+        RemoteTier(wrong, seal=CONTEXT.seal)
+    assert "hidden" not in str(refused.value)
 
 
 async def test_blocks_of_two_tenants_are_apart_even_when_their_names_are_not(site: Remote) -> None:
