@@ -14,9 +14,9 @@ from sostenuto.runtime.below import Below
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.loop import Loop
-from sostenuto.scheduler import Interrupted, ProgramId
+from sostenuto.scheduler import Closed, Effect, Interrupted, Move, ProgramId, Tick
 
-from .conftest import Pair, Stage, draw, read, still
+from .conftest import Gated, Pair, Stage, draw, read, still
 
 
 @pytest.fixture
@@ -30,10 +30,18 @@ def stage(host: Host) -> Stage:
     return Stage(host.loop)
 
 
-def pause(host: Host, tokens: list[int]) -> None:
+def pause(host: Host, tokens: list[int], session: str = "s") -> None:
     """A session of the default tenant that waits for a tool."""
-    read(stage(host).submit(tokens, "default/s", tools_called=lambda text, reason: ("search",), max_tokens=4))
+    program = f"default/{session}"
+    read(stage(host).submit(tokens, program, tools_called=lambda text, reason: ("search",), max_tokens=4))
     still(host.loop)
+
+
+def pinned(host: Host) -> int:
+    """Pages under pins, after the time of whatever was pinned for a microsecond."""
+    host.tell(Tick())
+    host.loop.ask()
+    return host.loop.kernel.pins.pages
 
 
 def ask(host: Host, verb: str, tenant: str = "default", **payload: Any) -> tuple[str, int, int]:
@@ -54,6 +62,69 @@ def test_a_pin_keeps_a_context_within_the_budget_and_says_how_much(host: Host) -
     assert host.loop.kernel.pins.pages == 8
 
 
+def test_a_pin_ends_with_its_time_and_what_it_kept_can_be_found_until_its_pages_are_wanted(host: Host) -> None:
+    pause(host, draw(40))
+    assert ask(host, "Pin", seconds=1e-6) == ("accepted", 6, 6)
+    assert pinned(host) == 0
+    host.tell(Closed(ProgramId("default/s")))
+    assert "0/32 taken" in host.loop.ask(), "nothing leaked"
+    facts = stage(host).say(draw(40), "default/t").end.facts
+    assert (facts.reused_tokens, facts.tier) == (39, "device")
+
+
+def test_pinning_twice_restarts_the_clock_and_adds_nothing(host: Host) -> None:
+    pause(host, draw(40))
+    assert ask(host, "Pin", seconds=60) == ask(host, "Pin", seconds=60) == ("accepted", 6, 6)
+    assert (len(host.loop.kernel.pins), pinned(host)) == (1, 6)
+    ask(host, "Pin", seconds=1e-6)
+    assert pinned(host) == 0, "the last word counts"
+    ask(host, "Pin", seconds=1e-6)
+    ask(host, "Pin", seconds=60)
+    assert pinned(host) == 6
+
+
+def test_a_pin_that_ends_while_a_turn_stands_on_it_takes_nothing_from_that_turn(tiny: Pair) -> None:
+    gate = Gated(tiny.ours, pool_tokens=256)
+    with Host(gate) as host:
+        ticket = stage(host).submit(draw(40), "default/s", tools_called=lambda text, reason: ("search",), max_tokens=4)
+        gate.let(4)
+        first = read(ticket)
+        for _ in range(4):
+            gate.wait()
+        target = {"blocks": blocks_of(host, draw(40))}
+        assert ask(host, "Pin", seconds=60, target=target) == ("accepted", 5, 5)
+        tokens = [*draw(40), *first.tokens, 7]
+        ticket = stage(host).submit(tokens, "default/s", max_tokens=4)
+        gate.wait()
+        ask(host, "Pin", seconds=1e-6, target=target)
+        assert pinned(host) == 0
+        rival = stage(host).submit(draw(230, seed=1), "default/rival", max_tokens=2)
+        assert "1 waiting | 1 running" in host.loop.ask(), "it would need the pages that were pinned"
+        gate.open()
+        going = read(ticket)
+        assert going.end.facts.reused_tokens == 43
+        read(rival)
+        host.loop.ask()
+    with Host(TorchEngine(tiny.ours, pool_tokens=256)) as alone:
+        assert stage(alone).say(tokens, max_tokens=4).tokens == going.tokens
+
+
+def test_of_two_pins_on_a_shared_beginning_one_that_ends_leaves_the_other(host: Host) -> None:
+    pause(host, draw(40), "s")
+    pause(host, [*draw(32), 1, 2, 3], "t")
+    ask(host, "Pin", seconds=60)
+    ask(host, "Pin", seconds=60, target={"session": "t"})
+    assert pinned(host) == 7, "four pages of both, two of one and one of the other"
+    ask(host, "Pin", seconds=1e-6)
+    assert pinned(host) == 5
+    for session in "st":
+        host.tell(Closed(ProgramId(f"default/{session}")))
+    for number in range(4):
+        stage(host).say(draw(150, seed=number), f"default/rival{number}", max_tokens=2)
+    facts = stage(host).say([*draw(32), 1, 2, 3, 4], "default/u").end.facts
+    assert (facts.reused_tokens, facts.tier) == (35, "device"), "no pressure took what is pinned still"
+
+
 def test_another_tenants_session_is_missing(host: Host) -> None:
     pause(host, draw(40))
     assert ask(host, "Pin", "other", seconds=60) == ("missing", 0, 0)
@@ -70,8 +141,7 @@ def test_what_is_told_by_its_blocks_is_fetched_before_anybody_asks(host: Host) -
     pause(host, draw(64))
     host.tell(Interrupted(ProgramId("default/s")))
     still(host.loop)
-    root = BlockHash(bytes.fromhex(host.root()))
-    names = [link.name.hex() for link in links(draw(64), 8, root)]
+    names = blocks_of(host, draw(64))
     for number in range(3):
         stage(host).say(draw(200, seed=number), f"default/rival{number}", max_tokens=2)
     host.loop.within(clear(host.loop)).result()
@@ -80,6 +150,43 @@ def test_what_is_told_by_its_blocks_is_fetched_before_anybody_asks(host: Host) -
     assert ask(host, "Prefetch", target={"blocks": names}) == ("accepted", 8, 8)
     facts = stage(host).say([*draw(64), 1, 2], "default/t").end.facts
     assert (facts.reused_tokens, facts.tier) == (64, "device")
+
+
+def blocks_of(host: Host, tokens: list[int]) -> list[str]:
+    """The names of the full blocks of a context of the default tenant."""
+    root = BlockHash(bytes.fromhex(host.root()))
+    return [link.name.hex() for link in links(tokens, 8, root) if len(link.tokens) == 8]
+
+
+def test_a_context_is_fetched_once_however_often_that_is_asked_for_and_its_end_where_its_beginning_is_there(
+    host: Host,
+) -> None:
+    pause(host, draw(64))
+    host.tell(Interrupted(ProgramId("default/s")))
+    still(host.loop)
+    names = blocks_of(host, draw(64))
+    host.loop.within(clear(host.loop)).result()
+    stage(host).say(draw(17), "default/t", max_tokens=1)
+    moves: list[Effect] = []
+    host.loop.watch(lambda effect: moves.append(effect) if isinstance(effect, Move) else None)
+    wish = {"action_id": "a", "action_type": "Prefetch", "action_version": "1"}
+    actions = [{**wish, "action_id": str(n), "payload": {"target": {"blocks": names}}} for n in range(3)]
+    replies = host.hint({"protocol_version": "0.1", "message_id": "m", "actions": actions})
+    assert [(one.outcome, one.asked, one.granted) for one in replies] == [("deferred", 8, 8)] * 3
+    still(host.loop)
+    assert [len(move.blocks) for move in moves if isinstance(move, Move)] == [6]
+    facts = stage(host).say([*draw(64), 1, 2], "default/u").end.facts
+    assert (facts.reused_tokens, facts.tier) == (64, "device")
+
+
+def test_what_is_demoted_to_a_tier_while_it_is_copied_is_there_when_it_has_left_the_device(host: Host) -> None:
+    read(stage(host).submit(draw(40), "default/s", tools_called=lambda text, reason: ("search",), max_tokens=4))
+    outcome, asked, granted = ask(host, "Demote", tier="host")
+    assert (outcome in ("deferred", "accepted"), asked, granted) == (True, 6, 6)
+    still(host.loop)
+    stage(host).say(draw(220, seed=1), "default/rival", max_tokens=2)
+    facts = stage(host).say([*draw(40), 1], "default/t").end.facts
+    assert (facts.reused_tokens, facts.tier) == (40, "host")
 
 
 async def clear(loop: Loop) -> None:

@@ -111,6 +111,19 @@ def test_a_later_process_goes_on_without_computing_what_an_earlier_one_has(
     assert again.tokens == undisturbed(tokens).tokens
 
 
+def test_a_folder_that_holds_more_than_it_may_lets_the_oldest_go_when_it_is_opened(
+    tiny: Pair, stages: Stages, tmp_path: Path
+) -> None:
+    engine = TorchEngine(tiny.ours, pool_tokens=256)
+    with Loop(engine, named("sostenuto"), below=[Below(DiskTier.open(tmp_path))]) as loop:
+        told = [pause(Stage(loop), draw(60, seed=seed), f"p{seed}") for seed in range(3)]
+    stage = stages(tiny.ours, pool=256, below=[Below(DiskTier.open(tmp_path), 96)])
+    flush(stage)
+    assert stage.loop.kernel.moves.elsewhere.count("disk") == 12
+    newest, oldest = (stage.say(longer(draw(60, seed=seed), told[seed]), f"q{seed}") for seed in (2, 0))
+    assert [each.end.facts.reused_tokens for each in (newest, oldest)] == [67, 0]
+
+
 def test_another_tenant_with_the_same_tokens_is_served_nothing(tiny: Pair, stages: Stages, tmp_path: Path) -> None:
     stage = stages(tiny.ours, pool=128, below=[Below(HostTier()), Below(DiskTier.open(tmp_path))])
     first = pause(stage, draw(60), tenant="one")
