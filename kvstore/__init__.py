@@ -24,7 +24,7 @@ from .errors import (
     TierLocked,
 )
 from .feed import DEVICE, AllBlocksCleared, BlockRemoved, BlockStored, Feed, FeedEvent, Listener, Mirror
-from .hashes import BlockHash, chain, name, root
+from .hashes import BlockHash, chain, name, root, thinned_root
 from .index import Match
 from .ledger import Ledger
 from .order import Cached, Rank, oldest_first
@@ -99,6 +99,7 @@ __all__ = [
     "park",
     "peek",
     "root",
+    "thinned_root",
     "unpack",
     "unpack_context",
     "veil",

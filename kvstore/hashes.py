@@ -34,6 +34,19 @@ def root(*, model: str, tenant: str = "default", adapter: str = "", weights: str
     return BlockHash(hasher.digest())
 
 
+def thinned_root(context: BlockHash, *, policy: str, budget: int, kept: bytes) -> BlockHash:
+    """The name before the first slot of a thinned context; nothing exact is ever found under it, nor it under theirs.
+
+    `context` is the name of all tokens that were there before (`name`, from an exact root), for what was dropped has
+    left its mark on what was kept; `kept` says which positions each head kept.
+    """
+    hasher = blake2b(digest_size=_SIZE, person=b"sostenuto.thin")
+    for part in (context, policy.encode(), str(budget).encode(), kept):
+        hasher.update(f"{len(part)}:".encode())
+        hasher.update(part)
+    return BlockHash(hasher.digest())
+
+
 def name(parent: BlockHash, tokens: Sequence[int]) -> BlockHash:
     """The name of the block that holds `tokens` and follows `parent`."""
     hasher = blake2b(parent, digest_size=_SIZE)

@@ -22,6 +22,7 @@ def answer_attributes(answer: Answer, model: str) -> dict[str, Any]:
 def kv_attributes(facts: Facts) -> dict[str, Any]:
     """What became of a turn's context: by OpenTelemetry's names where there are any, else by ours."""
     reason = {names.HOLD_WHY: facts.hold_why, names.HELD_UNTIL: facts.held_until} if facts.held_s else {}
+    lossy = {} if facts.exact else {names.KV_EXACT: False, names.KV_DROPPED_TOKENS: facts.dropped_tokens}
     return {
         names.INPUT_TOKENS: facts.prompt_tokens,
         names.OUTPUT_TOKENS: facts.said_tokens,
@@ -38,4 +39,5 @@ def kv_attributes(facts: Facts) -> dict[str, Any]:
         names.KV_WHY: facts.lost_why or facts.why,
         names.QUEUE_SECONDS: facts.queued_s,
         **reason,
+        **lossy,
     }

@@ -5,6 +5,7 @@ SostenutoError
 ├── ModelUnsupported    a model that we would run wrongly, or not at all
 ├── BadSampling         a sampling parameter out of its range
 ├── Refused             a turn that can never run, with the reason
+│   └── ContextLost     a turn over a thinned context of which something is gone
 ├── TooLate             an answer that took longer than it may
 ├── EngineFailed        a step of the engine failed; its turns are lost
 ├── Unable              something that this engine cannot do
@@ -14,6 +15,7 @@ SostenutoError
 ├── UnknownCheckpoint   no checkpoint of this id in its thread
 ├── ForeignMark         a mark of another model or tenant
 ├── ForkAlive           a rollback behind a place from which forks live
+├── Lossy               something lossy where exactness was asked for or is needed
 ├── SessionClosed       the session was closed
 ├── GrammarStuck        a grammar that allows no token; its turn is lost, others go on
 ├── NotFinite           logits that are no numbers; their turn is lost, others go on
@@ -50,6 +52,10 @@ class BadSampling(SostenutoError, ValueError):
 
 class Refused(SostenutoError):
     """A turn that can never run."""
+
+
+class ContextLost(Refused):
+    """A turn over a thinned context of which something is gone; what is left does not say what that was."""
 
 
 class TooLate(SostenutoError, TimeoutError):
@@ -125,6 +131,10 @@ class ForeignMark(SostenutoError, ValueError):
 
 class ForkAlive(SostenutoError):
     """A rollback behind a place from which forks live."""
+
+
+class Lossy(SostenutoError):
+    """Something lossy where exactness was asked for or is needed."""
 
 
 class BadSaver(SostenutoError, TypeError):

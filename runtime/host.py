@@ -25,9 +25,11 @@ from .hinted import hinted
 from .kv_events import KvEvents
 from .loop import Loop
 from .parcels import Parcels
+from .remnant import Remnant
 from .render import Renderer
 from .request import Request
 from .saved import Saved
+from .thinning import Thinner
 from .voice import Voice
 from .weights import Running
 
@@ -64,6 +66,7 @@ class Host:
         self._saved = None if disk is None else Saved(self.loop, disk)
         self.parcels = Parcels(self.loop)
         self.kv_events = KvEvents(self.loop)
+        self.thinner = Thinner(self.loop)
         self._numbers = count(1)
         self._tended: Counter[str] = Counter()
         self._tending = Lock()
@@ -132,11 +135,19 @@ class Host:
         return self.resume(ask, self.render.tokens(ask.messages, ask.tools) if self.can.tokens else ())
 
     def resume(
-        self, ask: Ask, tokens: Sequence[int], *, said: int = 0, forced: tuple[int, ...] | None = None
+        self,
+        ask: Ask,
+        tokens: Sequence[int],
+        *,
+        said: int = 0,
+        forced: tuple[int, ...] | None = None,
+        remnant: Remnant | None = None,
     ) -> Answering:
         """As `ask`, with the prompt given as tokens, the last `said` of which are the answer's own beginning.
 
-        `forced` is said instead of an answer of the model's own. Raises Unable for what the engine cannot do.
+        `forced` is said instead of an answer of the model's own. With `remnant`, which lies behind the tokens, the
+        answer stands on that and on what follows; ContextLost comes out of it where some of that is gone. Raises
+        Unable for what the engine cannot do.
         """
         if (said or forced) and not self.can.resume:
             raise Unable(f"{self.engine.name} cannot go on with an answer that was begun: ask anew")
@@ -174,6 +185,7 @@ class Host:
             timeout=ask.timeout,
             ask=ask,
             place=here(),
+            remnant=remnant,
         )
         return Answering(self.loop.submit(request), parser(), request.tokens, before)
 
@@ -181,13 +193,17 @@ class Host:
         """The root of a tenant's context names under the present weights, in hex."""
         return self.loop.root(tenant)
 
-    def mark(self, key: str, tokens: Sequence[int], *, tenant: str = "default") -> None:
+    def mark(self, key: str, tokens: Sequence[int], *, tenant: str = "default", remnant: Remnant | None = None) -> None:
         """Keep a context under a name, as far as it is computed, until `unmark`, its time's end or need of its room.
 
-        Marking again under the same name replaces the mark. An engine that cannot fork is not asked.
+        Marking again under the same name replaces the mark. `remnant` is what is left of its beginning, if that was
+        thinned. An engine that cannot fork is not asked.
         """
         if self.can.fork:
-            self.loop.tell(Marked(key, self.root(tenant), self.voice.check(tokens)))
+            root, known = self.root(tenant), self.voice.check(tokens)
+            if remnant is not None:
+                root, known = remnant.root(root), remnant.slots(known)
+            self.loop.tell(Marked(key, root, known))
 
     def unmark(self, *keys: str) -> None:
         """Nobody will come back to these; unknown ones are ignored."""

@@ -32,9 +32,12 @@ from ..scheduler import (
     NeedRoom,
     NotTheSame,
     Paused,
+    Placed,
     Progress,
     Reweighted,
     Stepped,
+    Thinned,
+    Thinning,
     Tick,
     ToolEnded,
     ToolStarted,
@@ -44,7 +47,7 @@ from ..scheduler import (
 )
 from .errors import BrokenJournal
 
-FORMAT = 4
+FORMAT = 5
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
@@ -66,6 +69,9 @@ _EVENTS: dict[str, type[Event]] = {
         Moved,
         Known,
         Lost,
+        Thinning,
+        Thinned,
+        Placed,
         Hinted,
         Tick,
     )

@@ -113,6 +113,7 @@ class Lives:
                 names.HOLD_WHY: hold.why,
                 names.HOLD_TOOLS: tools,
                 names.HELD_UNTIL: self._zero() / 1e9 + hold.until,
+                **_lossy(turn),
             }
             span = begin_span(names.KV_HOLD, facts, under=turn.request.place, begun=self._unix(now))
         key = lease_key(hold.program, hold.branch)
@@ -225,9 +226,15 @@ def _tell_taken(turn: Turn, facts: Facts, place: Place, zero: int) -> None:
         names.KV_RECOMPUTED_TOKENS: facts.lost_tokens,
         names.KV_TIER: facts.tier,
         names.KV_WHY: facts.lost_why or facts.why,
+        **_lossy(turn),
     }
     links = () if known.hold is None else ((known.hold, "hold"),)
     tell_span(known.how, told, under=place, begun=at, ended=at, links=links)
+
+
+def _lossy(turn: Turn) -> dict[str, Value]:
+    """What a span of a context says that was thinned."""
+    return {names.KV_EXACT: False} if turn.request.remnant is not None else {}
 
 
 def _happened(incident: Incident, zero: int) -> Happened:

@@ -18,7 +18,6 @@ from typing import Any, cast
 
 from ..kvstore import Seal
 from ..scheduler import (
-    Answered,
     Cancelled,
     CancelMove,
     Drop,
@@ -26,10 +25,8 @@ from ..scheduler import (
     Event,
     Evict,
     Finished,
-    Forget,
     Grow,
     Hold,
-    Keep,
     KvPolicy,
     Move,
     NeedRoom,
@@ -55,7 +52,7 @@ from .clock import Clock
 from .clock_steps import StepClock
 from .clock_turns import TurnClock
 from .engines import End, Said, StepEngine, TurnEngine
-from .errors import Busy, EngineFailed, HostClosed, Refused, TooLate, Unable
+from .errors import Busy, ContextLost, EngineFailed, HostClosed, Refused, TooLate, Unable
 from .journal import Journal
 from .lives import Lives
 from .mover import Mover
@@ -64,7 +61,7 @@ from .portal import Portal, Result
 from .request import Request
 from .seeking import Seeker
 from .ticket import Ended, Piece, Ticket
-from .turn import Turn, arrived_of, job_of, kept
+from .turn import Turn, arrived, job_of, kept
 from .weights import Running, Weights
 
 
@@ -186,6 +183,11 @@ class Loop:
 
     # -- on the loop's own thread
 
+    async def aside(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Let the compute thread do something, between steps, when nobody writes any more on pages that he gave up."""
+        await self._clock.at_rest()
+        return await self._loop.run_in_executor(self._compute, work, *arguments)
+
     def _now(self) -> float:
         return time.monotonic() - self._start
 
@@ -240,7 +242,7 @@ class Loop:
         if request.timeout is not None:
             late = TooLate(f"no whole answer within {request.timeout:g} s: give it more time, or fewer tokens to say")
             turn.timer = self._loop.call_later(request.timeout, self._finish, name, late)
-        self._seeker.arrive(arrived_of(request, job, number, self.engine))
+        self._seeker.arrive(arrived(request, job, number, self.engine))
 
     def _cancel(self, name: TurnId) -> None:
         # Whoever cancelled has left; another thread or coroutine may still be reading, and must not wait for ever.
@@ -273,8 +275,8 @@ class Loop:
                 self._turns[name].passages.evicted(self._now(), why, pages)
             case Stop(turn=name):
                 self._cut(name)
-            case Refuse(turn=name, why=why):
-                self._finish(name, Refused(why))
+            case Refuse(turn=name, why=why, lost=lost):
+                self._finish(name, ContextLost(why) if lost else Refused(why))
             case Wake():
                 self._alarm.set(self.kernel.ledger.soonest)
             case Move() | CancelMove() | Drop():
@@ -285,8 +287,7 @@ class Loop:
             case Release(program=program, branch=branch):
                 self._lives.released(effect, self._now())
                 self._clock.release(lease_key(program, branch))
-            case Keep() | Forget() | Answered():
-                pass  # books only: the kernel has changed them already
+        # The others change books, as the kernel has done already, or are carried out by who told of their event.
 
     def _root_of(self, turn: TurnId) -> str:
         return self.root(self._turns[turn].request.tenant)
@@ -341,6 +342,7 @@ class Loop:
         assert turn is not None  # whoever calls has just seen it
         tools = turn.request.tools_called("".join(turn.text), reason)
         self._lives.ends(turn, tools, self._now())
+        turn.request.ending(name)
         effects = self.post(Paused(name, tools) if tools else Finished(name))
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
         if hold is None:

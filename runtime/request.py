@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..scheduler import TurnId
 from ..tools import Grammar
 from ..tracing import Place
 from .ask import Ask
 from .engines import End
+from .remnant import Remnant
 from .sampling import Sampling
 
 
@@ -37,9 +39,28 @@ class Request:
     """The question behind the tokens, for engines that take messages."""
     place: Place | None = None
     """The model call's, in its trace."""
+    remnant: Remnant | None = None
+    """What of the context is left, where it was thinned."""
+    ending: Callable[[TurnId], object] = lambda turn: None
+    """Called in the loop when the turn is about to end, while what it has computed is its own."""
 
     def __post_init__(self) -> None:
         if self.forced == ():
             raise ValueError("forced: found no token; give at least one, or None for an answer of the model's own")
         if not 0 <= self.said <= len(self.tokens):
             raise ValueError(f"said: found {self.said} of {len(self.tokens)} tokens; give 0 to {len(self.tokens)}")
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """What the schedule knows it by: all tokens, or what is left of those that were thinned, and the rest."""
+        return self.tokens if self.remnant is None else self.remnant.slots(self.tokens)
+
+    @property
+    def least(self) -> int:
+        """Leading slots that must be found, because they cannot be computed."""
+        return 0 if self.remnant is None else len(self.remnant.kept)
+
+    @property
+    def dropped(self) -> int:
+        """Of so many tokens of the context each head has nothing any more."""
+        return 0 if self.remnant is None else self.remnant.dropped

@@ -7,39 +7,27 @@ grammar's state follows from the tokens of the answer, so both are marked, forke
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from typing import Any, Self
 from uuid import uuid4
 from weakref import WeakSet, finalize
 
 from ..tools import Tool
 from ..tracing import Open, names, work_span
-from .answer import Answer, Answering
+from .answer import Answer
 from .ask import Ask, Message
 from .calling import calling, tell_answer
-from .errors import BadMessage, Busy, ForeignMark, ForkAlive, SessionClosed, Unable, UnknownMark
+from .errors import BadMessage, Busy, ForeignMark, ForkAlive, Lossy, SessionClosed, Unable, UnknownMark
+from .family import Family, Mark, let_go, marked, seed_of
 from .history import History, history_of, plain
 from .host import Host
+from .remnant import Remnant
 from .sampling import Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A moment of a conversation. It is a value: it stays true whatever becomes of the session."""
-
-    key: str
-    history: History
-    model: str
-    """The fingerprint of the model that it belongs to."""
-    tenant: str
-
-    def __len__(self) -> int:
-        return len(self.history.tokens)
+from .standing import Begin, Standing
+from .thinning import Line
 
 
 class Session:
@@ -61,9 +49,11 @@ class Session:
         sampling: Sampling | None = None,
         program: str | None = None,
         history: History | None = None,
+        exact: bool = True,
         **ask: Any,
     ) -> None:
-        """`history` is a conversation that was held before, perhaps elsewhere: a mark has one.
+        """`history` is a conversation that was held before, perhaps elsewhere: a mark has one. Only where `exact` is
+        not asked for may its context be thinned.
 
         `ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`.
         Raises Unable where the engine takes no token ids.
@@ -72,7 +62,7 @@ class Session:
             raise Unable(f"{host.engine.name} takes messages and gives text: a session needs an engine of token ids")
         name = program or f"{tenant}/session-{uuid4()}"
         wanted = Ask((), tuple(tools), sampling=sampling or Sampling(), program=name, tenant=tenant)
-        self._settle(_Family(host, name), replace(wanted, **ask), history or History())
+        self._settle(Family(host, name, exact=exact), replace(wanted, **ask), history or History())
 
     @classmethod
     def restore(cls, host: Host, key: str, *, tenant: str = "default", **rest: Any) -> Self:
@@ -90,9 +80,10 @@ class Session:
     def pack(self) -> bytes:
         """This conversation and what is computed of it, for another process or host: `unpack` goes on with it there.
 
-        Raises Unable for a host without tiers below the device.
+        Raises Unable for a host without tiers below the device, Lossy for a thinned conversation.
         """
         self._idle()
+        self._stand.whole("packed")
         return self._host.parcels.pack(self.tokens, tenant=self._ask.tenant, note={"history": plain(self._history)})
 
     @classmethod
@@ -115,12 +106,17 @@ class Session:
         """Tokens of an answer that has been begun and not ended; 0 when the last one is whole."""
         return self._history.said
 
+    @property
+    def exact(self) -> bool:
+        """Whether what is said next stands on all that came before; else on what `thin` has left of it."""
+        return self._stand.remnant is None
+
     # -- what others say
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Go on with these tokens; an answer that was begun is over."""
         self._idle()
-        self._history = self._history.fed(tokens)
+        self._go_on(self._history.fed(tokens))
 
     def read(self, messages: Sequence[Message]) -> None:
         """Go on with these messages, as the model's template writes them.
@@ -133,7 +129,7 @@ class Session:
         if known is None:
             raise BadMessage("this conversation was fed with tokens: feed the next ones too")
         tokens = self._host.render.tokens([*known, *messages], self._ask.tools)
-        self._history = self._history.read(tuple(messages), tokens)
+        self._go_on(self._history.read(tuple(messages), tokens))
 
     # -- what the model says
 
@@ -144,45 +140,62 @@ class Session:
         keeps its own. Raises what a turn can raise; then the conversation stands where it stood.
         """
         with self._saying(), self._drawn(max_tokens, seed, sampling) as (ask, span):
-            return self._end(self._begin(ask).wait(), span)
+            return self._end(self._stand.wait(self._begun(ask), self.tokens), span)
 
     async def agenerate(self, max_tokens: int | None = None, *, seed: int | None = None, **sampling: Any) -> Answer:
         """As `generate`, in this coroutine."""
         with self._saying(), self._drawn(max_tokens, seed, sampling) as (ask, span):
-            return self._end(await self._begin(ask).arrive(), span)
+            return self._end(await self._stand.arrive(self._begun(ask), self.tokens), span)
 
     # -- moments
+
+    def thin(self, policy: str, *, budget: int) -> int:
+        """Cut the context of all tokens but the last to at most `budget` in each head; returns how many each lost.
+
+        `policy`: "streaming", "h2o" or "keydiff" (see kvstore.sparse). What follows is answered over what is left,
+        which is not what the model would have said; `exact` is off until a rollback to this place or before. Where
+        all fits nothing is lost. Thinned again, it is the whole conversation that is cut, computed once more where it
+        is gone. Raises Lossy for a session that is exact, Unable for a model with windows, ValueError for what the
+        policy cannot do, Refused where the pool is too small.
+        """
+        if self._family.exact:
+            raise Lossy("this session is exact, and thinning drops what it stands on: open it with exact=False")
+        with self._saying():
+            return self._stand.thin(self.tokens, policy, budget)
 
     def mark(self, key: str, *, durable: bool = False) -> Mark:
         """Keep this moment under a name; the same name again moves it. Nothing is copied on the device.
 
         A `durable` mark is on the host's disk when this returns, and outlives the process: `restore` goes on with it.
-        Raises Unable for that where the host was opened without a `store`, and TierFull or TierGone.
+        Raises Unable for that where the host was opened without a `store`, Lossy for a thinned conversation, and
+        TierFull or TierGone.
         """
         self._idle()
         if durable:
+            self._stand.whole("kept on a disk")
             note = {"history": plain(self._history)}
             self._host.saved.keep(key, self.tokens, tenant=self._ask.tenant, note=note)
-        mark = Mark(key, self._history, self._host.engine.fingerprint, self._ask.tenant)
+        mark = Mark(key, self._history, self._host.engine.fingerprint, self._ask.tenant, self._stand.remnant)
         with work_span(names.KV_SNAPSHOT, {names.KV_KEY: key, names.KV_TOKENS: len(self.tokens)}):
             self._marks[key] = mark
-            self._keep(_marked(self._name, key), mark.history.tokens)
+            self._keep(marked(self._name, key), mark.history.tokens)
             return mark
 
     def unmark(self, key: str) -> None:
         """Nobody will go back to it. Raises UnknownMark."""
         self._find(key)
         del self._marks[key]
-        self._host.unmark(_marked(self._name, key))
+        self._host.unmark(marked(self._name, key))
 
     def rollback(self, to: str | int | Mark) -> int:
         """Go back to a mark, or to the first so many tokens; returns how many were given up. Nothing is computed.
 
-        Raises UnknownMark; ForeignMark for one of another model or tenant, or that is not behind this place;
-        ForkAlive while forks live that began after it: close them first.
+        A mark is as thinned as when it was set; by a number a conversation comes to where it was thinned, or before
+        that, as if it never had been. Raises UnknownMark; ForeignMark for one of another model or tenant, or that is
+        not behind this place; ForkAlive while forks live that began after it: close them first.
         """
         self._idle()
-        history = self._history.cut(to) if isinstance(to, int) else self._find(to).history
+        history, remnant = self._moment(to)
         if not self._stands_behind(history):
             raise ForeignMark(
                 f"the mark {to!r} is not behind this place: the conversation has gone another way since. "
@@ -196,7 +209,8 @@ class Session:
             )
         lost = len(self.tokens) - len(history.tokens)
         with work_span(names.KV_ROLLBACK, {names.KV_TOKENS: len(history.tokens), names.KV_WHY: f"{lost} given up"}):
-            self._history = history
+            self._stand.remnant = remnant
+            self._go_on(history)
             self._keep_place()
             return lost
 
@@ -215,9 +229,9 @@ class Session:
         self._idle()
         if n < 1:
             raise ValueError(f"n: found {n}; a fork has at least one branch")
-        history = self._history if at is None else self._find(at).history
+        history, remnant = self._moment(at)
         with work_span(names.KV_FORK, {names.KV_TOKENS: len(history.tokens), names.KV_BRANCHES: n}):
-            return [self._child(history, reseed) for _ in range(n)]
+            return [self._child(history, remnant, reseed) for _ in range(n)]
 
     def close(self) -> None:
         """Let everything go. Closing twice is harmless; forks live on."""
@@ -231,35 +245,49 @@ class Session:
 
     def __repr__(self) -> str:
         state = f"{len(self._children)} forks, {len(self._marks)} marks" if self._let_go.alive else "closed"
-        return f"<Session {len(self.tokens)} tokens, {self.said} of an answer | {state}>"
+        thinned = "" if self.exact else f" | {self._stand!r}"
+        return f"<Session {len(self.tokens)} tokens, {self.said} of an answer | {state}{thinned}>"
 
-    def _settle(self, family: _Family, ask: Ask, history: History) -> None:
+    def _settle(self, family: Family, ask: Ask, history: History) -> None:
         self._host = family.host
         self._family = family
         self._name = f"{family.program}#{family.salt}.{next(family.numbers)}"
         self._ask = replace(ask, branch=self._name)
         self._history = history
+        self._stand = Standing(family.host.thinner, Line(family.program, self._name, ask.tenant))
         self._born = len(history.tokens)  # where it left its parent
         self._marks: dict[str, Mark] = {}
         self._children: WeakSet[Session] = WeakSet()
         self._busy = False
         family.alive += 1
         # Who forgets to close a session must not keep its pages until their time is over.
-        self._let_go = finalize(self, _let_go, family, self._name, self._marks)
+        self._let_go = finalize(self, let_go, family, self._name, self._marks)
         self._let_go.atexit = False
 
-    def _child(self, history: History, reseed: bool) -> Session:
+    def _child(self, history: History, remnant: Remnant | None, reseed: bool) -> Session:
         child, ask = Session.__new__(Session), self._ask
         number = next(self._family.numbers)
         if reseed and ask.sampling.seed is not None:
-            ask = replace(ask, sampling=replace(ask.sampling, seed=_seed_of(ask.sampling.seed, number)))
+            ask = replace(ask, sampling=replace(ask.sampling, seed=seed_of(ask.sampling.seed, number)))
         begun = history.begun
         if reseed and begun is not None and begun.sampling.seed is not None:
-            history = history.reseeded(_seed_of(begun.sampling.seed, number))
+            history = history.reseeded(seed_of(begun.sampling.seed, number))
         child._settle(self._family, ask, history)
+        child._stand.remnant = remnant
         self._children.add(child)
         child._keep_place()
         return child
+
+    def _moment(self, at: str | int | Mark | None) -> tuple[History, Remnant | None]:
+        """What there was at a mark, at the first so many tokens, or is here; and what is left of its context."""
+        if isinstance(at, str | Mark):
+            mark = self._find(at)
+            return mark.history, mark.remnant
+        return (self._history if at is None else self._history.cut(at)), self._stand.remnant
+
+    def _go_on(self, history: History) -> None:
+        self._history = history
+        self._stand.follow(history.tokens)
 
     def _stands_behind(self, history: History) -> bool:
         return self.tokens[: len(history.tokens)] == history.tokens
@@ -283,7 +311,7 @@ class Session:
         self._keep(self._name, self.tokens)
 
     def _keep(self, key: str, tokens: tuple[int, ...]) -> None:
-        self._host.mark(key, tokens, tenant=self._ask.tenant)
+        self._host.mark(key, tokens, tenant=self._ask.tenant, remnant=self._stand.remnant)
 
     def _idle(self) -> None:
         if not self._let_go.alive:
@@ -319,41 +347,13 @@ class Session:
         with calling(self._host, drawn) as span:
             yield drawn, span
 
-    def _begin(self, ask: Ask) -> Answering:
-        return self._host.resume(ask, self.tokens, said=self.said)
+    def _begun(self, ask: Ask) -> Begin:
+        return lambda remnant: self._host.resume(ask, self.tokens, said=self.said, remnant=remnant)
 
     def _end(self, answer: Answer, span: Open) -> Answer:
         tell_answer(span, answer, self._host)
         if not self._let_go.alive:
             raise SessionClosed("this session was closed while it was generating: its answer is lost")
-        self._history = self._history.spoken(answer.tokens, self._sampling, whole=answer.reason == "stop")
+        self._go_on(self._history.spoken(answer.tokens, self._sampling, whole=answer.reason == "stop"))
         self._keep_place()
         return answer
-
-
-class _Family:
-    """A session and all that were forked from it: one program to the scheduler."""
-
-    def __init__(self, host: Host, program: str) -> None:
-        self.host = host
-        self.program = program
-        self.salt = uuid4().hex[:8]  # others may have a program of the same name
-        self.numbers = count()
-        self.alive = 0
-        host.begin(program)
-
-
-def _let_go(family: _Family, name: str, marks: dict[str, Mark]) -> None:
-    family.host.unmark(name, *(_marked(name, key) for key in marks))
-    family.alive -= 1
-    if family.alive == 0:
-        family.host.end(family.program)
-
-
-def _marked(session: str, key: str) -> str:
-    return f"{session}@{key}"
-
-
-def _seed_of(seed: int, number: int) -> int:
-    """A child's seed: a hash, so that neighbours have nothing in common."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=7).digest())

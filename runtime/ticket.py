@@ -70,12 +70,19 @@ class Facts:
     """Why they were gone."""
     tier: str = "device"
     """The lowest tier from which some of what was reused had to be fetched."""
+    dropped_tokens: int = 0
+    """Of so many tokens of the prompt each head has no keys and values: the context was thinned before."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
     held_until: float = 0.0
     """The hold's end as Unix time."""
     held_tokens: int = 0
     hold_why: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the answer stands on all of its prompt; else it is not what the model would have said."""
+        return not self.dropped_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class Turn:
     def counted(self, kept: Kept, policy: str, version: int) -> Facts:
         """The facts as our own books have them: rows are counted where they enter the forward pass."""
         prompt = len(self.request.tokens)
+        new = prompt - self.request.dropped - self.reused
         said = len(self.job.tokens) - prompt
         rows = sum(passage.rows for passage in self.passages.all)
         return self._lost(
@@ -74,12 +75,13 @@ class Turn:
                 policy=policy,
                 prompt_tokens=prompt,
                 reused_tokens=self.reused,
-                computed_tokens=prompt - self.reused,
-                recomputed_tokens=max(0, rows - (prompt - self.reused) - max(0, said - 1)),
+                computed_tokens=new,
+                recomputed_tokens=max(0, rows - new - max(0, said - 1)),
                 said_tokens=said,
                 queued_s=self.passages.seconds("queue"),
                 why=self.why,
                 tier=self.tier,
+                dropped_tokens=self.request.dropped,
                 stale_tokens=self.stale,
                 version=version,
                 held_s=kept.seconds,
@@ -106,7 +108,7 @@ class Turn:
         return replace(facts, lost_tokens=0, lost_why="") if usage.cached is None else self._lost(facts)
 
     def _lost(self, facts: Facts) -> Facts:
-        lost = max(0, self.known.tokens - facts.reused_tokens)
+        lost = max(0, self.known.tokens - facts.dropped_tokens - facts.reused_tokens)
         return replace(facts, lost_tokens=lost, lost_why=self.known.why if lost else "")
 
 
@@ -126,14 +128,15 @@ def job_of(request: Request, name: TurnId, root: str, engine: StepEngine | TurnE
         request.forced,
         ask=request.ask,
         key=lease_key(request.program, request.branch),
-        salt=root,
+        salt=root if request.remnant is None else request.remnant.root(root),
+        skip=request.dropped,
         trace=trace_headers(request.place),
     )
 
 
-def arrived_of(request: Request, job: Job, number: int, engine: StepEngine | TurnEngine) -> Arrived:
-    """A request as the schedule sees it."""
+def arrived(request: Request, job: Job, number: int, engine: StepEngine | TurnEngine) -> Arrived:
+    """A request as the schedule sees it; its turn has this number."""
     # Without token ids a turn is one page of a pool that has a page for each turn at once.
-    known, more = (request.tokens, job.sampling.max_tokens) if engine.can.tokens else ((number,), 0)
-    program = ProgramId(request.program)
-    return Arrived(job.turn, program, request.branch, job.salt, known, more, request.tended)
+    known, more = (request.slots, job.sampling.max_tokens) if engine.can.tokens else ((number,), 0)
+    whose = ProgramId(request.program), request.branch, job.salt
+    return Arrived(job.turn, *whose, known, more, request.tended, request.least)

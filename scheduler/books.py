@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..kvstore import Ledger, holdings
+from ..kvstore import Ledger, PageId, holdings
 from .events import ProgramId, TurnId
 from .moves import Moves
 from .turn import Turn
@@ -21,6 +21,8 @@ class Books:
         self.now = 0.0
         self.turns: dict[TurnId, Turn] = {}
         self.batch: dict[TurnId, Turn] = {}
+        self.thinning: dict[TurnId, tuple[PageId, ...]] = {}
+        """The pages that are held because what a turn has left is being thinned."""
         self._programs: dict[ProgramId, Program] = {}
         self._count = 0
 
@@ -106,9 +108,9 @@ class Books:
             turn.program.running -= 1
 
     def check(self) -> None:
-        """Raise BrokenBooks unless the ledger's invariants hold for all turns, leases and moves."""
+        """Raise BrokenBooks unless the ledger's invariants hold for all who hold pages."""
         branches = (turn.branch for turn in self.turns.values() if turn.branch is not None)
-        self.ledger.check((*holdings(branches), *self.moves.pages))
+        self.ledger.check((*holdings(branches), *self.moves.pages, *self.thinning.values()))
 
     def __repr__(self) -> str:
         return f"{self.waiting} waiting | {self.running} running | {self.ledger!r}"

@@ -65,6 +65,8 @@ class Refuse:
 
     turn: TurnId
     why: str
+    lost: bool = False
+    """What it stands on is gone. Thinned anew, it can be asked once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,28 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Thin:
+    """Read this context, which nobody changes meanwhile, and choose what stays of it; `Thinned` says what that is."""
+
+    turn: TurnId
+    """Who has computed it."""
+    root: str
+    """Of its names, in hex."""
+    pages: tuple[PageId, ...]
+    tokens: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Write what stays of a context into these pages, and say `Placed`; without pages: there is no room for it."""
+
+    turn: TurnId
+    pages: tuple[PageId, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """What became of each hint of a message."""
 
@@ -177,6 +201,8 @@ Effect = (
     | Move
     | CancelMove
     | Drop
+    | Thin
+    | Place
     | Answered
     | Wake
 )

@@ -58,6 +58,9 @@ class Arrived:
     max_tokens: int
     tended: bool = True
     """Somebody will say when its program is over, as a wrapped graph does."""
+    least: int = 0
+    """So many of the first tokens cannot be computed from what is known of them, for they stand for a thinned context:
+    they are found, or the turn is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,33 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinning:
+    """A running turn is about to end, and what it has computed is to be thinned: it stays until that is done."""
+
+    turn: TurnId
+
+
+@dataclass(frozen=True, slots=True)
+class Thinned:
+    """It is known what stays of that context; without tokens: it is given up, also after it was known."""
+
+    turn: TurnId
+    root: str = ""
+    """Of the names of what stays, in hex."""
+    tokens: tuple[int, ...] = ()
+    """They name its slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What stays lies in its pages, and can be found from now on."""
+
+    turn: TurnId
+    key: str
+    """Under which it is kept, as a mark is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hinted:
     """Somebody wishes something for contexts of a tenant."""
 
@@ -246,6 +276,9 @@ Event = (
     | Moved
     | Known
     | Lost
+    | Thinning
+    | Thinned
+    | Placed
     | Hinted
     | Tick
 )

@@ -32,9 +32,12 @@ from .events import (
     Moved,
     NeedRoom,
     Paused,
+    Placed,
     Progress,
     Reweighted,
     Stepped,
+    Thinned,
+    Thinning,
     Tick,
     ToolEnded,
     ToolStarted,
@@ -47,6 +50,7 @@ from .moves import Moves
 from .policies import Policy
 from .queue import Queue
 from .retaining import Retaining
+from .thinning import GONE, Thinnings
 from .turn import Turn
 from .world import Program, Waiting
 
@@ -81,6 +85,7 @@ class Kernel:
         self.pins = Pins(ledger, total=ledger.room // 2, each=ledger.room // 4)
         self._kept = Retaining(self.books, policy, budget, effects=self._effects, reorder=self._reorder)
         self._hinting = Hinting(self.books, self._kept, self.pins, self._effects)
+        self._thinnings = Thinnings(self.books, self._kept, self._effects)
 
     # -- the one entry
 
@@ -129,6 +134,8 @@ class Kernel:
                 self._effects += self.moves.spill(event.tier)
             case Lost():
                 self.moves.lost(event)
+            case Thinning() | Thinned() | Placed():
+                self._thinnings.hear(event)
             case Hinted():
                 self._hinting.hear(event)
             case Tick():
@@ -223,6 +230,10 @@ class Kernel:
             self._stop(turn)  # it was taken out when it had grown as large as the pool
             return True
         match, pages, idle = self._lacking(turn, known, whole)
+        if match.tokens(self.books.page) < turn.arrived.least:
+            self._effects.append(self._thinnings.lost(turn))
+            self._cancel(turn.arrived.turn)
+            return True
         if self._in_the_making(turn, match.tokens(self.books.page)):
             return False
         own = self._held_for(turn)
@@ -381,6 +392,6 @@ class Kernel:
                 self._enqueue(turn)
             # What has begun and keeps its past goes on under the name of that past; everything else begins anew.
             if turn.branch is None and (event.kv == "recompute" or not turn.preempted):
-                turn.root = roots.get(turn.root, turn.root)
+                turn.root = roots.get(turn.root, GONE if turn.arrived.least else turn.root)
         if event.kv != "salt":
             self.ledger.clear()

@@ -131,6 +131,12 @@ class Retaining:
             self._effects += self.moves.store(branch.pages, event.tier, f"marked {event.key}")
             branch.close()
 
+    def yield_marks(self, pages: int, why: str) -> bool:
+        """Let marks go until so many pages can be had; False if they cannot."""
+        while self._books.available < pages and self._marks:
+            self._effects += self._marks.give_way(why)
+        return self._books.available >= pages
+
     def unmark(self, keys: tuple[str, ...]) -> None:
         self._effects += self._marks.forget(keys, "nobody will come back to it")
 

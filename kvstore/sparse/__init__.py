@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 import torch
 
 from . import h2o, keydiff, streaming
-from .thinned import Thinned
+from .thinned import Thinned, checked
 
-__all__ = ["POLICIES", "Policy", "Thinned", "h2o", "keydiff", "streaming", "thin"]
+__all__ = ["POLICIES", "Policy", "Thinned", "check", "h2o", "keydiff", "streaming", "thin"]
 
 Policy = Callable[[torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 """From keys [layers, kv_heads, tokens, head_dim], attention mass [layers, kv_heads, tokens] where there is one, and a
@@ -28,11 +28,21 @@ def thin(policy: str, keys: torch.Tensor, budget: int, *, mass: torch.Tensor | N
     token has drawn, [layers, kv_heads, tokens]; the others do not look at it. Raises ValueError for a policy that is
     unknown, a budget that is too small, a mass that is missing or of another context.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy {policy!r} is unknown: give one of {', '.join(POLICIES)}")
+    _known(policy)
     if mass is not None and mass.shape != keys.shape[:-1]:
         raise ValueError(f"found attention mass {list(mass.shape)}; expected {list(keys.shape[:-1])}, as the keys have")
     return Thinned(POLICIES[policy](keys, mass, budget), keys.shape[-2], policy)
+
+
+def check(policy: str, budget: int) -> None:
+    """Raises ValueError, as `thin` would of a long context, for an unknown policy and a budget that is too small."""
+    _known(policy)
+    checked(budget, streaming.SINKS + 1 if policy == "streaming" else 1)
+
+
+def _known(policy: str) -> None:
+    if policy not in POLICIES:
+        raise ValueError(f"policy {policy!r} is unknown: give one of {', '.join(POLICIES)}")
 
 
 def _streaming(keys: torch.Tensor, mass: torch.Tensor | None, budget: int) -> torch.Tensor:

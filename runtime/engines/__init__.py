@@ -48,6 +48,8 @@ class Capabilities:
     """Takes new weights while it runs."""
     tiers: bool = False
     """Contexts can be copied out of its pool and back, so that they may lie in host memory, on a disk or a server."""
+    thin: bool = False
+    """Contexts can be cut to a budget of tokens in each head, and gone on with as if that were all."""
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ class Job:
 
     turn: TurnId
     tokens: list[int]
-    """The prompt, then what was said; the first `computed` have keys and values in `pages`."""
+    """The prompt, then what was said; of the first `computed` all keys and values that are left lie in `pages`."""
     prompt: int
     """Tokens before the answer; behind them stands what an answer that goes on has said so far."""
     sampling: Sampling
@@ -73,6 +75,8 @@ class Job:
     """Who comes first where a server schedules by priority: the smaller. Programs keep their order of arrival."""
     trace: Mapping[str, str] = field(default_factory=dict)
     """Headers that carry the trace on (W3C Trace Context), for engines behind a network."""
+    skip: int = 0
+    """Tokens that were dropped: the one at position p lies in slot p - skip, behind what was kept of the others."""
     pages: list[int] = field(default_factory=list)
     computed: int = 0
 
@@ -111,6 +115,32 @@ class Said:
     fault: Exception | None = None
     """Why this turn, and no other, cannot go on."""
     usage: Usage | None = None
+
+
+class Cutting(Protocol):
+    """A context on its way to a budget. `step` and `write` are called on the compute thread."""
+
+    def read(self, pages: Sequence[int], tokens: Sequence[int]) -> None:
+        """What is to be thinned; nobody changes it until the last step."""
+        ...
+
+    def step(self) -> bool:
+        """A part of the work, as long as a step of the model at most; True when the last one is done."""
+        ...
+
+    @property
+    def kept(self) -> Sequence[int]:
+        """Of which positions the slots of the first head are."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """Says of all heads what they keep."""
+        ...
+
+    def write(self, pages: Sequence[int]) -> None:
+        """Fill pages that nobody uses yet."""
+        ...
 
 
 class Engine(Protocol):
@@ -213,6 +243,13 @@ class StepEngine(Engine, Speaker, Protocol):
 
     def write(self, page: int, tokens: int, data: Buffer) -> None:
         """Fill a page that no turn uses yet; called like `read`."""
+        ...
+
+    def cutting(self, policy: str, budget: int) -> Cutting:
+        """Cut a context to so many tokens in each head, where the engine can.
+
+        Raises ValueError for a policy that is unknown or needs a greater budget.
+        """
         ...
 
     def seal(self, tenant: str, weights: str) -> Seal:

@@ -157,8 +157,8 @@ class Group:
         rollout = Rollout(self._root)
         for line in self._lines:
             node = ROOT
-            for piece, reason in line.steps:
-                node = rollout.add(node, piece, reason=reason)
+            for piece, reason, exact in line.steps:
+                node = rollout.add(node, piece, reason=reason, exact=exact)
         return rollout
 
     def close(self) -> None:
@@ -205,7 +205,8 @@ class Group:
         rules, session = self._rules, line.session
         seed = None if session.said else seed_for(self._seed, line.number, line.turn)
         answer = await self._timed(session.agenerate(rules.max_tokens - line.spent, seed=seed))
-        line.add(Piece.said(answer.pieces), "abort" if answer.reason == "abort" else None)
+        said, exact = Piece.said(answer.pieces), answer.facts.exact
+        line.add(said, "abort" if answer.reason == "abort" else None, exact=exact)
         if answer.reason == "abort":
             self._broken = True
             return
@@ -258,15 +259,15 @@ class _Line:
         self.spent = 0
         self.over = False
         self.calls: tuple[Call, ...] = ()
-        self.steps: list[tuple[Piece, End | None]] = []
+        self.steps: list[tuple[Piece, End | None, bool]] = []
 
-    def add(self, piece: Piece, reason: End | None) -> None:
-        self.steps.append((piece, reason))
+    def add(self, piece: Piece, reason: End | None, *, exact: bool = True) -> None:
+        self.steps.append((piece, reason, exact))
         self.spent += len(piece)
 
     def end(self, reason: End) -> None:
-        piece, _ = self.steps[-1]
-        self.steps[-1] = (piece, reason)
+        piece, _, exact = self.steps[-1]
+        self.steps[-1] = (piece, reason, exact)
         self.over = True
 
 

@@ -25,9 +25,12 @@ from sostenuto.scheduler import (
     NeedRoom,
     NotTheSame,
     Paused,
+    Placed,
     ProgramId,
     Progress,
     Stepped,
+    Thinned,
+    Thinning,
     Tick,
     ToolEnded,
     ToolStarted,
@@ -53,6 +56,9 @@ EVENTS: list[Event] = [
     Forking(P, 3),
     Travelled(P, "checkpoint"),
     Closed(P, "failed"),
+    Thinning(T),
+    Thinned(T, "cd" * 16, (1, 2)),
+    Placed(T, "k"),
     Tick(),
 ]
 

@@ -36,19 +36,27 @@ _GATHER = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`tokens` of one turn at positions `start`...; its page i covers positions i*page..(i+1)*page-1."""
+    """`tokens` of one turn in slots `start`...; its page i covers slots i*page..(i+1)*page-1."""
 
     table: Sequence[int]
     start: int
+    """Keys and values that come before them: all that they see besides each other."""
     tokens: Sequence[int]
     wants: bool
     """The logits of its last token are needed."""
     wants_all: bool = False
     """The logits of all its tokens are needed, as for the log probabilities of a prompt."""
+    skip: int = 0
+    """How far positions are ahead of slots, because earlier tokens were dropped. Windows count slots: with one, 0."""
 
     @property
     def stop(self) -> int:
         return self.start + len(self.tokens)
+
+    @property
+    def positions(self) -> range:
+        """Where its tokens stand in their sequence."""
+        return range(self.start + self.skip, self.stop + self.skip)
 
 
 class Step(Protocol):
@@ -102,7 +110,7 @@ class Plan:
         """`windows` has an entry a layer: how many positions it sees, its own among them; None for all."""
         self.pages = pages
         self.windows = windows
-        parts = [torch.arange(piece.start, piece.stop) for piece in pieces]
+        parts = [torch.arange(piece.positions.start, piece.positions.stop) for piece in pieces]
         written = [pages.slots(piece.table, piece.start, piece.stop) for piece in pieces]
         self.positions = torch.cat(parts).to(pages.device)
         """The place of each packed token in its own sequence: int64 [tokens]."""
@@ -115,10 +123,15 @@ class Plan:
     ) -> torch.Tensor:
         """Write what is new, then attend. Rows beyond the plan's (a doubled single row) repeat the first."""
         query, key, value = heads
+        count = len(self.slots)
+        self.pages.k[layer].index_copy_(1, self.slots, key[:, :count])
+        self.pages.v[layer].index_copy_(1, self.slots, value[:, :count])
+        return self.look(layer, query, scale)
+
+    def look(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """Attend to what lies in the pages, and write nothing."""
         keys, values = self.pages.k[layer], self.pages.v[layer]
         count = len(self.slots)
-        keys.index_copy_(1, self.slots, key[:, :count])
-        values.index_copy_(1, self.slots, value[:, :count])
         out = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
         reads = self._reads[self.windows[layer]]
         for group in reads.decodes:

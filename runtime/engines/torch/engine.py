@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from ...errors import GrammarStuck, NotFinite
 from .. import Capabilities, End, Job, Said
 from .model import Model, Piece
 from .sample import Picked, Sampler
+from .thinning import Cut
 
 CHUNK = 512
 """Tokens of a step at most: prompts are computed in chunks of this size, so that others decode in between."""
@@ -62,7 +63,9 @@ class TorchEngine:
         preempt=True,
         weights=True,
         tiers=True,
+        thin=True,
     )
+    """`thin` only where every layer sees all of its past."""
 
     def __init__(self, model: Model, *, pool_tokens: int, chunk: int = CHUNK) -> None:
         if pool_tokens < model.shape.page:
@@ -73,6 +76,8 @@ class TorchEngine:
         self._lines: dict[TurnId, _Line] = {}
         self._batch: dict[TurnId, _Line] = {}
         self._copies: list[Copy] = []
+        # What windows see is counted in slots, and a thinned context has fewer of them than positions.
+        self.can = replace(self.can, thin=model.whole)
         self._made = [0] * self.pages.room  # the version of the weights that wrote each page first
         self._version = 0
 
@@ -121,7 +126,7 @@ class TorchEngine:
         line = self._lines.get(job.turn)
         if line is None or line.job is not job:
             line = self._lines[job.turn] = _Line(job, self.model.tokenizer)
-        job.pages, job.computed = list(effect.pages), effect.reuse
+        job.pages, job.computed = list(effect.pages), effect.reuse + job.skip
         self._batch[job.turn] = line
         if effect.copy is not None:
             self._copies.append(effect.copy)
@@ -133,7 +138,7 @@ class TorchEngine:
         """Room for more tokens. A copy replaces the page in which the turn stands."""
         job = self._batch[effect.turn].job
         if effect.copy is not None:
-            job.pages[job.computed // self.page] = effect.copy.target
+            job.pages[(job.computed - job.skip) // self.page] = effect.copy.target
             self._copies.append(effect.copy)
             self._made[effect.copy.target] = self._made[effect.copy.source]
         job.pages.extend(effect.pages)
@@ -163,6 +168,10 @@ class TorchEngine:
         self.pages.write(page, tokens, data)
         self._made[page] = self._version
 
+    def cutting(self, policy: str, budget: int) -> Cut:
+        """Cut a context to so many tokens in each head; ValueError for what the policy cannot do."""
+        return Cut(self.model, self.pages, policy, budget, made=self._made, chunk=self._chunk)
+
     def seal(self, tenant: str, weights: str) -> Seal:
         """What must agree before anybody may read a tenant's keys and values."""
         shape, model = self.model.shape, self.model
@@ -187,8 +196,8 @@ class TorchEngine:
 
     def short(self) -> tuple[TurnId, ...]:
         """Turns whose pages have no room for what they have to compute."""
-        lines = self._batch.items()
-        return tuple(name for name, line in lines if len(line.job.tokens) > len(line.job.pages) * self.page)
+        jobs = {name: line.job for name, line in self._batch.items()}
+        return tuple(name for name, job in jobs.items() if len(job.tokens) - job.skip > len(job.pages) * self.page)
 
     def plan(self) -> Step | None:
         """One step for the batch as it is now: every decoding turn, and chunks of prompts."""
@@ -201,8 +210,9 @@ class TorchEngine:
             job = line.job
             stop = job.computed + share.tokens
             known = tuple(job.tokens[job.computed : stop])
-            pieces.append(Piece(tuple(job.pages), job.computed, known, wants=stop == len(job.tokens)))
-            for page in job.pages[-(-job.computed // self.page) : -(-stop // self.page)]:
+            wants, first, last = stop == len(job.tokens), job.computed - job.skip, stop - job.skip
+            pieces.append(Piece(tuple(job.pages), first, known, wants, skip=job.skip))
+            for page in job.pages[-(-first // self.page) : -(-last // self.page)]:
                 self._made[page] = self._version
             lines.append(line)
         copies, self._copies = tuple(self._copies), []

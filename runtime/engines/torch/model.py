@@ -16,6 +16,7 @@ from ...errors import ModelNotFound, ModelUnsupported
 from ..ends import ends
 from . import attention, probe
 from .attention import Piece, Plan
+from .mass import Weighing
 from .quiet import quiet
 from .survey import survey
 from .weights import Source
@@ -104,6 +105,22 @@ class Model:
         self.rows += len(tokens)
         return _run(self._network, tokens, plan, wanted)
 
+    @property
+    def whole(self) -> bool:
+        """Whether every layer sees all that comes before."""
+        return not any(self._windows)
+
+    @torch.inference_mode()
+    def weigh(self, piece: Piece, pages: Pages, mass: torch.Tensor) -> None:
+        """Add the attention that the tokens of a piece give to all before and to each other.
+
+        `mass` is float32 [layers, kv_heads, tokens]. They must lie in the pages already: nothing is written, and the
+        rows are counted, for they are computed once more.
+        """
+        self._check_pieces((piece,), pages)
+        self.rows += len(piece.tokens)
+        _run(self._network, piece.tokens, Weighing(piece, pages, mass), ())
+
     @torch.no_grad()
     def reweigh(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Overwrite weights, by their names in the network's state; what is not named stays as it is.
@@ -136,13 +153,14 @@ class Model:
         for piece in pieces:
             if not piece.tokens:
                 raise ValueError(f"a piece at position {piece.start} has no tokens: leave it out")
-            if piece.stop > self.max_positions:
+            if piece.positions.stop > self.max_positions:
+                at = piece.positions.stop
                 raise ValueError(
-                    f"a piece ends at position {piece.stop}; {self.name} takes {self.max_positions}: end the answer"
+                    f"a piece ends at position {at}; {self.name} takes {self.max_positions}: end the answer"
                 )
 
 
-def _run(network: Any, tokens: Sequence[int], plan: Plan, wanted: Sequence[int]) -> torch.Tensor:
+def _run(network: Any, tokens: Sequence[int], plan: Plan | Weighing, wanted: Sequence[int]) -> torch.Tensor:
     """Logits of the wanted rows. Where one row stands alone it is doubled: see the promise in `attention`."""
     device = network.device
     ids = torch.tensor([tokens], device=device)
