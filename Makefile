@@ -11,7 +11,8 @@
 #   make demo-jaeger        the demo, seen in a real Jaeger (needs docker)
 #   make bench [ARGS=...]   the benchmarks
 #   make bench-tracing      what tracing costs, beside other instrumentors, which it installs
-#   make bench-kvstore      fork, rollback and restore; -ledger: the books; -lossy: codecs and token eviction
+#   make bench-kvstore      fork, rollback and restore, then the books, codecs and token eviction (half an hour)
+#                           -contexts, -ledger, -lossy: one of them
 #   make tracing-table      the table in docs/tracing.md anew: the tracer's programs with other instrumentors
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions, and the table in docs/engines.md
@@ -44,7 +45,7 @@ PEERS_VENV      := .venv-peers
 PEERS_READY     := $(patsubst bench/peers/%.txt,$(PEERS_VENV)/%/.ready,$(wildcard bench/peers/*.txt))
 ALONE           := unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$0" "$$@"'
 
-.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-ledger bench-kvstore-lossy tracing-table check house conformance setup clean
+.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-contexts bench-kvstore-ledger bench-kvstore-lossy tracing-table check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -65,6 +66,9 @@ bench-tracing: $(READY) $(PEERS_READY)
 	$(BIN)/python -P -m sostenuto.bench.tracing $(ARGS)
 
 bench-kvstore: $(READY)
+	$(BIN)/python -P -m sostenuto.bench.kvstore --all $(ARGS)
+
+bench-kvstore-contexts: $(READY)
 	$(BIN)/python -P -m sostenuto.bench.kvstore $(ARGS)
 
 bench-kvstore-ledger: $(READY)

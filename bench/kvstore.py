@@ -1,10 +1,11 @@
 """What moving about in a context costs: fork, rollback, and coming back from host memory and from a disk.
 
-make bench-kvstore [ARGS="--tokens 1024 8192 65536 --runs 15 --json FILE"]
+make bench-kvstore [ARGS="--tokens 1024 8192 65536 --restored 1024 4096 --runs 21"]
 
 Forks and rollbacks are those of the packaged model's geometry, beside a deep copy of a DynamicCache of the same size.
 What comes back is real bytes through the real tiers, beside computing it anew, and beside what memory and disk could
-do at most: the same bytes copied by torch, and the same bytes read by `readinto`, in the same run.
+do at most: the same bytes copied by one thread and by all, and the same bytes read by `readinto`, in the same run.
+Sizes and limits are taken in turns, so that whatever else the machine does hits all alike.
 """
 
 from __future__ import annotations
@@ -12,168 +13,258 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
+import gc
 import json
 import os
+import subprocess
+import sys
 import tempfile
+import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from sostenuto.bench.report import machine
 from sostenuto.kvstore import Branch, Ledger, Seal, Shape, root
 from sostenuto.kvstore.pages import Pages
-from sostenuto.kvstore.record import Block, Link, links, pack, unpack
+from sostenuto.kvstore.record import Block, Link, check, links, pack, unpack
 from sostenuto.kvstore.seal import veil
 from sostenuto.kvstore.tiers import DiskTier, HostTier, Tier
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.weights import locate
 
-from .report import machine
-
 SEED = 0
+GIVEN_UP = 64
+"""Tokens that a rollback gives up."""
+OUT = Path(__file__).parent / "results" / "kvstore.json"
+OTHERS = {"ledger": "kvstore_ledger", "lossy": "kvstore_lossy"}
 ROOT = root(model="bench")
 Row = dict[str, Any]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 8192, 65536], help="for fork and rollback")
     parser.add_argument("--restored", type=int, nargs="+", default=[1024, 4096], help="for what comes back")
-    parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all of it; - prints only that")
+    parser.add_argument("--runs", type=int, default=21, help="of what comes back; of the rest ten times as many")
     parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: a temporary one)")
-    asked = parser.parse_args()
+    parser.add_argument("--all", action="store_true", help="the ledger, codecs and token eviction too: half an hour")
+    parser.add_argument("--json", action="store_true", help="print one object, and write nothing")
+    parser.add_argument("--out", type=Path, default=OUT, help="where that object is written otherwise (%(default)s)")
+    asked = parser.parse_args(arguments)
+    found = measure(asked)
+    if not asked.json:
+        print("\n".join(table(found)), flush=True)
+    if asked.all:
+        found |= {name: _other(module, shown=not asked.json) for name, module in OTHERS.items()}
+    if asked.json:
+        print(json.dumps(found))
+    else:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"\nwritten to {asked.out}")
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """All figures but those of the other programs, as they are written."""
     torch.manual_seed(SEED)
     model = Model.load(locate(None))
     found: dict[str, Any] = {"machine": machine(SEED, torch.get_num_threads()), "runs": asked.runs}
-    found["fork"] = [_forked(model.shape, count, asked.runs) for count in asked.tokens]
-    found["rollback"] = [_rolled_back(model.shape, count, asked.runs) for count in asked.tokens]
-    recompute = _recompute(model, max(asked.restored))
+    found["fork"] = _forks(model.shape, asked.tokens, 10 * asked.runs)
+    found["rollback"] = _rollbacks(model.shape, asked.tokens, 10 * asked.runs)
+    found["slopes"] = {name: _slope(found[name]) for name in ("fork", "rollback")}
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        for count in asked.restored:
-            restored = asyncio.run(_restored(model.shape, count, asked.runs, Path(folder) / str(count)))
-            for name, row in restored.items():
-                row["recompute_us_per_token"] = recompute
+        for tokens in asked.restored:
+            recompute = _recompute(model, tokens)
+            for name, row in asyncio.run(
+                _restored(model.shape, tokens, asked.runs, Path(folder) / str(tokens))
+            ).items():
+                row |= {"recompute_us_per_token": recompute, "faster": recompute / row["us_per_token"]}
                 found.setdefault(name, []).append(row)
     found["limits"] = {
-        f"{name}_{row['tokens']}": {"bytes_per_s": row["limit_bytes_per_s"], "of": row["limit"]}
-        for name in ("restore_host", "restore_disk")
-        for row in found[name]
+        "memory_bytes_per_s": found["restore_host"][-1]["limit_bytes_per_s"],
+        "memory_of_all_threads_bytes_per_s": found["restore_host"][-1]["all_threads_bytes_per_s"],
+        "disk_bytes_per_s": found["restore_disk"][-1]["limit_bytes_per_s"],
+        "bytes_per_token": model.shape.bytes_per_token,
     }
-    if asked.json is not None and str(asked.json) != "-":
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found) if str(asked.json) == "-" else "\n".join(_table(found)))
+    return found
 
 
-def _forked(shape: Shape, tokens: int, runs: int) -> Row:
-    """A fork, and the first token that the child writes: at most the last page is copied."""
-    ledger, parent = _grown(shape, tokens + 1)  # its last page is shared and not full
-    pages = Pages(shape, 4)
-    copied = 0
-
-    def fork() -> None:
-        nonlocal copied
-        child = parent.fork()
-        growth = child.reserve(1)
-        if growth.copy is not None:
-            pages.copy(0, 1, growth.copy.tokens)
-            copied = growth.copy.tokens * shape.bytes_per_token
-        child.close()
-
-    times = _times(runs, fork)
-    theirs = _deep_copy(shape, tokens, max(3, runs // 3)) if tokens <= 16_384 else None
-    return _row(tokens, times) | {"bytes": copied, "deep_copy_us_p50": theirs, "pages": ledger.room}
-
-
-def _rolled_back(shape: Shape, tokens: int, runs: int) -> Row:
-    """64 tokens given up at the end of a context."""
-    _, branch = _grown(shape, tokens)
-    more = list(range(64))
-
-    def back() -> None:
-        branch.rollback(tokens)
-
-    times = []
-    for _ in range(runs + 1):
-        branch.reserve(64)
-        branch.append(more)
-        times += _times(1, back, warm=False)
-    return _row(tokens, times[1:]) | {"bytes": 0}
+def _forks(shape: Shape, sizes: Sequence[int], runs: int) -> list[Row]:
+    """A fork, and the first token that the child writes: the last page is copied, all of it but one slot."""
+    parents = [_grown(shape, tokens - 1) for tokens in sizes]
+    pages, copied = Pages(shape, 2), 0
+    forks: list[list[float]] = [[] for _ in sizes]
+    writes: list[list[float]] = [[] for _ in sizes]
+    for number in range(-3, runs):
+        for parent, forked, written in zip(parents, forks, writes, strict=True):
+            start = perf_counter()
+            child = parent.fork()
+            middle = perf_counter()
+            growth = child.reserve(1)
+            if growth.copy is not None:
+                pages.copy(0, 1, growth.copy.tokens)
+                copied = growth.copy.tokens * shape.bytes_per_token
+            end = perf_counter()
+            child.close()
+            if number >= 0:
+                forked.append(middle - start)
+                written.append(end - middle)
+    rows = []
+    for tokens, parent, forked, written in zip(sizes, parents, forks, writes, strict=True):
+        kept: list[Branch] = []
+        books = _allocated(lambda parent=parent, kept=kept: kept.append(parent.fork()))  # type: ignore[misc]
+        row = _row(tokens, forked) | {"bytes": books + copied, "bytes_of_books": books, "bytes_copied": copied}
+        row |= {"first_write_us_p50": _row(tokens, written)["us_p50"]}
+        rows.append(row | {"deep_copy_us_p50": _deep_copy(shape, tokens), "deep_copy_bytes": _size(shape, tokens)})
+    return rows
 
 
-def _grown(shape: Shape, tokens: int) -> tuple[Ledger, Branch]:
-    ledger = Ledger(-(-tokens // shape.page) + 8, shape.page)
-    branch = Branch(ledger, ROOT)
+def _rollbacks(shape: Shape, sizes: Sequence[int], runs: int) -> list[Row]:
+    """Some tokens given up at the end of a context, which were computed before."""
+    branches = [_grown(shape, tokens) for tokens in sizes]
+    times: list[list[float]] = [[] for _ in sizes]
+
+    def grow(branch: Branch) -> None:
+        branch.reserve(GIVEN_UP)
+        branch.append(range(GIVEN_UP))
+
+    for number in range(-3, runs):
+        for tokens, branch, taken in zip(sizes, branches, times, strict=True):
+            grow(branch)
+            start = perf_counter()
+            branch.rollback(tokens)
+            if number >= 0:
+                taken.append(perf_counter() - start)
+    rows = []
+    for tokens, branch, taken in zip(sizes, branches, times, strict=True):
+        grow(branch)
+        books = _allocated(lambda tokens=tokens, branch=branch: branch.rollback(tokens))  # type: ignore[misc]
+        rows.append(_row(tokens, taken) | {"bytes": books, "given_up": GIVEN_UP})
+    return rows
+
+
+def _grown(shape: Shape, tokens: int) -> Branch:
+    branch = Branch(Ledger(-(-tokens // shape.page) + 8, shape.page), ROOT)
     branch.reserve(tokens)
     branch.append([at % 1000 for at in range(tokens)])
-    return ledger, branch
+    return branch
 
 
-def _deep_copy(shape: Shape, tokens: int, runs: int) -> float:
-    """Microseconds, at the median, of what there is without pages: a copy of everything."""
+def _allocated(call: Callable[[], object]) -> int:
+    """Bytes of Python's that a call takes at most."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def _deep_copy(shape: Shape, tokens: int) -> float:
+    """Microseconds, at the median of five, of what there is without pages: a copy of everything."""
     cache: Any = DynamicCache()
     size = (1, shape.kv_heads, tokens, shape.head_dim)
     for layer in range(shape.layers):
-        cache.update(
-            torch.randn(size).to(getattr(torch, shape.dtype)), torch.randn(size).to(getattr(torch, shape.dtype)), layer
-        )
-    return float(_row(tokens, _times(runs, lambda: copy.deepcopy(cache)))["us_p50"])
+        keys, values = (torch.randn(size).to(getattr(torch, shape.dtype)) for _ in range(2))
+        cache.update(keys, values, layer)
+    times = []
+    for _ in range(5):
+        start = perf_counter()
+        copy.deepcopy(cache)
+        times.append(perf_counter() - start)
+    return round(median(times) * 1e6, 1)
+
+
+def _size(shape: Shape, tokens: int) -> int:
+    return tokens * shape.bytes_per_token
 
 
 @torch.inference_mode()
 def _recompute(model: Model, tokens: int) -> float:
-    """Microseconds a token of a prefill of so many, in chunks of 512, at the best of three."""
-    pages = Pages(model.shape, -(-tokens // model.shape.page) + 1)
+    """Microseconds a token of a prefill of so many, in chunks of 512, at the best of two."""
+    pages = Pages(model.shape, -(-tokens // model.shape.page))
     ids = torch.randint(100, model.vocab - 100, (tokens,)).tolist()
-
-    def prefill() -> None:
+    times = []
+    for _ in range(2):
+        begin = perf_counter()
         for start in range(0, tokens, 512):
             part = ids[start : start + 512]
             model.forward([Piece(range(pages.room), start, part, wants=start + len(part) == tokens)], pages)
-
-    return min(_times(2, prefill)) / tokens * 1e6
+        times.append(perf_counter() - begin)
+    return min(times) / tokens * 1e6
 
 
 async def _restored(shape: Shape, tokens: int, runs: int, folder: Path) -> dict[str, Row]:
-    """From a tier to the pages, verified, as a fetch does it; and the same bytes at the speed of memory and disk."""
-    room = -(-tokens // shape.page)
-    pages = Pages(shape, room)
-    pages._all.normal_()
-    chain = links([at % 1000 for at in range(tokens)], shape.page, ROOT)
-    seal = _seal(shape)
+    """From a tier to the pages, as a fetch does it; and the same bytes at the speed of memory and disk.
+
+    What lies in host memory is believed, as `host_tokens` has it, then verified as what comes from a disk always is.
+    """
+    pages = Pages(shape, -(-tokens // shape.page))
+    for tensor in (*pages.k, *pages.v):
+        tensor.normal_()
+    chain, seal = links([at % 1000 for at in range(tokens)], shape.page, ROOT), _seal(shape)
     records = {link.name: pack(_block(link, seal, pages, at)) for at, link in enumerate(chain)}
-    size = room * shape.bytes_per_page
-    names = [link.name for link in chain]
-    host, disk = HostTier(), DiskTier.open(folder)
+    size = pages.room * shape.bytes_per_page
+    source = torch.ones(size, dtype=torch.uint8)
+    target = torch.ones(size, dtype=torch.uint8)
+    tiers: dict[str, Tier] = {
+        "restore_host": HostTier(verify=False),
+        "restore_host_verified": HostTier(),
+        "restore_disk": DiskTier.open(folder),
+    }
     found = {}
-    for name, tier, cold in (("restore_host", host, False), ("restore_disk", disk, True)):
+    for name, tier in tiers.items():
+        cold = name == "restore_disk"
         await tier.put(records)
 
         async def fetch(tier: Tier = tier) -> None:
-            got = await tier.get(names)
-            await asyncio.to_thread(_write, pages, [got[each] for each in names])
+            got = await tier.get([link.name for link in chain])
+            await asyncio.to_thread(_write, pages, chain, seal, got)
 
-        limit = (lambda: _read_all(folder)) if cold else _copying(pages)
-        times: list[float] = []
-        at_most: list[float] = []
-        for _ in range(runs + 1):
-            for taken, call in ((times, fetch), (at_most, limit)):
-                if cold:
-                    _forget(folder)
-                taken.append(await _timed(call))
-        row = _row(tokens, times[1:])
-        row["bytes"] = size
-        row["bytes_per_s"] = size / (row["us_p50"] / 1e6)
-        row["limit"] = "the same bytes read from the disk, cold" if cold else "the same bytes copied in memory"
-        row["limit_bytes_per_s"] = size / sorted(at_most[1:])[len(at_most[1:]) // 2]
-        row["of_limit"] = row["bytes_per_s"] / row["limit_bytes_per_s"]
-        row["us_per_token"] = row["us_p50"] / tokens
-        found[name] = row
+        def read() -> None:
+            _read_all(folder)
+
+        def copied() -> None:
+            _copied(source, target, 1)
+
+        def copied_by_all() -> None:
+            _copied(source, target, torch.get_num_threads())
+
+        limits = [read] if cold else [copied, copied_by_all]
+        times = await _in_turns(runs, [fetch, *limits], folder if cold else None)
+        row = _row(tokens, times[0])
+        row |= {"us_per_token": row["us_p50"] / tokens, "bytes": size, "bytes_per_s": size / (row["us_p50"] / 1e6)}
+        row |= {"limit": "read from the disk, cold" if cold else "copied in memory by one thread"}
+        row |= {"limit_bytes_per_s": size / median(times[1])}
+        row |= {"of_limit": row["bytes_per_s"] / row["limit_bytes_per_s"]}
+        found[name] = row if cold else row | {"all_threads_bytes_per_s": size / median(times[2])}
         await tier.aclose()
     return found
+
+
+async def _in_turns(
+    runs: int, calls: Sequence[Callable[[], Awaitable[None] | None]], cold: Path | None
+) -> list[list[float]]:
+    """Seconds of each call; before each, the system is made to forget what it has read of a folder."""
+    times: list[list[float]] = [[] for _ in calls]
+    for number in range(-1, runs):
+        for call, taken in zip(calls, times, strict=True):
+            if cold is not None:
+                _forget(cold)
+            start = perf_counter()
+            waiting = call()
+            if waiting is not None:
+                await waiting
+            if number >= 0:
+                taken.append(perf_counter() - start)
+    return times
 
 
 def _block(link: Link, seal: Seal, pages: Pages, page: int) -> Block:
@@ -196,20 +287,19 @@ def _seal(shape: Shape) -> Seal:
     )
 
 
-def _write(pages: Pages, records: Sequence[memoryview]) -> None:
-    for page, data in enumerate(records):
-        block = unpack(data, verified=True)
+def _write(pages: Pages, chain: Sequence[Link], seal: Seal, records: Any) -> None:
+    for page, link in enumerate(chain):
+        block = unpack(records[link.name], verified=True)
+        check(block, link, seal)
         pages.write(page, len(block.tokens), block.payload)
 
 
-def _copying(pages: Pages) -> Callable[[], None]:
+def _copied(source: torch.Tensor, target: torch.Tensor, threads: int) -> None:
     """What memory can do: as many bytes, copied in one piece."""
-    target = torch.empty_like(pages._all)
-
-    def copied() -> None:
-        target.copy_(pages._all)
-
-    return copied
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    target.copy_(source)
+    torch.set_num_threads(before)
 
 
 def _read_all(folder: Path) -> None:
@@ -223,31 +313,11 @@ def _read_all(folder: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Ask the system to forget what it has read."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-async def _timed(call: Callable[[], Awaitable[None] | None]) -> float:
-    start = perf_counter()
-    waiting = call()
-    if waiting is not None:
-        await waiting
-    return perf_counter() - start
-
-
-def _times(runs: int, call: Callable[[], object], *, warm: bool = True) -> list[float]:
-    if warm:
-        call()
-    times = []
-    for _ in range(runs):
-        start = perf_counter()
-        call()
-        times.append(perf_counter() - start)
-    return times
 
 
 def _row(tokens: int, seconds: Sequence[float]) -> Row:
@@ -256,29 +326,57 @@ def _row(tokens: int, seconds: Sequence[float]) -> Row:
     return {"tokens": tokens, "n": len(ordered)} | {name: round(ordered[place], 1) for name, place in at.items()}
 
 
-def _table(found: dict[str, Any]) -> list[str]:
-    lines = [found["machine"], ""]
-    for name in ("fork", "rollback"):
-        lines.append(f"{name}: microseconds{'':<24}min       p50       p99   n     bytes   deep copy / ours")
+def _slope(rows: Sequence[Row]) -> dict[str, float]:
+    """By how much time and bytes grow with a thousand tokens more, from the shortest context to the longest."""
+    first, last = rows[0], rows[-1]
+    thousands = max(1, last["tokens"] - first["tokens"]) / 1000
+    return {f"{name}_per_1000_tokens": (last[name] - first[name]) / thousands for name in ("us_p50", "bytes")}
+
+
+def _other(module: str, *, shown: bool) -> Any:
+    """What another benchmark writes; it runs in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "found.json"
+        if shown:
+            print(f"\n{module}", flush=True)
+        command = [sys.executable, "-P", "-m", f"sostenuto.bench.{module}", "--json", str(out)]
+        subprocess.run(command, check=True, stdout=None if shown else subprocess.DEVNULL)
+        return json.loads(out.read_text(encoding="utf-8"))
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """What people read."""
+    lines = [found["machine"]]
+    told = {
+        "fork": f"fork, microseconds; bytes: of books{'':<23}",
+        "rollback": f"rollback, {GIVEN_UP} tokens given up, microseconds{'':<13}",
+    }
+    for name, what in told.items():
+        peer = "first write   copied   deep copy, us     its bytes" if name == "fork" else ""
+        lines += ["", f"{what[:47]:<47}min     p50     p99     n   bytes   {peer}".rstrip()]
         for row in found[name]:
-            theirs = row.get("deep_copy_us_p50")
-            ratio = "" if theirs is None else f"{theirs / row['us_p50']:>16.0f}"
-            lines.append(
-                f"  of {row['tokens']:>7,} tokens{'':<14}{row['us_min']:>9.1f} {row['us_p50']:>9.1f} "
-                f"{row['us_p99']:>9.1f} {row['n']:>3} {row['bytes']:>9,} {ratio}"
+            size = row.get("bytes_of_books", row["bytes"])
+            line = (
+                f"  of {row['tokens']:>7,} tokens{'':<24}{row['us_min']:>9.1f}{row['us_p50']:>8.1f}"
+                f"{row['us_p99']:>8.1f}{row['n']:>6}{size:>8,}"
             )
-        first, last = found[name][0], found[name][-1]
-        slope = (last["us_p50"] - first["us_p50"]) / max(1, last["tokens"] - first["tokens"]) * 1000
-        lines += [f"  slope: {slope:.2f} us per 1,000 tokens", ""]
-    for name in ("restore_host", "restore_disk"):
-        lines.append(f"{name}: microseconds a token{'':<9}p50    anew   anew/ours     MB/s   limit MB/s  of limit")
-        lines += [
-            f"  of {row['tokens']:>7,} tokens{'':<14}{row['us_per_token']:>9.1f} {row['recompute_us_per_token']:>8.1f} "
-            f"{row['recompute_us_per_token'] / row['us_per_token']:>10.0f} {row['bytes_per_s'] / 1e6:>9.0f} "
-            f"{row['limit_bytes_per_s'] / 1e6:>11.0f} {row['of_limit']:>9.2f}"
-            for row in found[name]
-        ]
-        lines += [f"  the limit: {found[name][0]['limit']}", ""]
+            if name == "fork":
+                line += f"{row['first_write_us_p50']:>14.1f}{row['bytes_copied']:>9,}"
+                line += f"{row['deep_copy_us_p50']:>16,.0f}{row['deep_copy_bytes']:>14,}"
+            lines.append(line)
+        slope = found["slopes"][name]
+        more = f"{slope['us_p50_per_1000_tokens']:+.2f} us, {slope['bytes_per_1000_tokens']:+.1f} bytes"
+        lines.append(f"  1,000 tokens more: {more}")
+    for name in (name for name in found if name.startswith("restore_")):
+        lines += ["", f"{name:<26}us/token  computed anew  anew/ours    MB/s  limit MB/s  of limit  of all threads"]
+        for row in found[name]:
+            every = row.get("all_threads_bytes_per_s")
+            lines.append(
+                f"  of {row['tokens']:>7,} tokens   {row['us_per_token']:>11.1f}{row['recompute_us_per_token']:>15.1f}"
+                f"{row['faster']:>11.0f}{row['bytes_per_s'] / 1e6:>8.0f}{row['limit_bytes_per_s'] / 1e6:>12.0f}"
+                f"{row['of_limit']:>10.2f}" + ("" if every is None else f"{row['bytes_per_s'] / every:>16.2f}")
+            )
+        lines.append(f"  the limit: the same bytes {found[name][0]['limit']}")
     return lines
 
 

@@ -33,6 +33,11 @@ class Pages:
         dtype: torch.dtype = getattr(torch, shape.dtype)
         # One tensor, so that a page goes in or out in a single copy.
         self._all = torch.zeros(size, dtype=dtype, device=self.device)
+        # The same as bytes, [layers * 2 * kv_heads, all slots]. Torch parts even the copy of one page among its
+        # threads; where a forward pass has those, they wait for each other ten times as long as one alone copies.
+        self._bytes: Any = None
+        if self.device.type == "cpu":
+            self._bytes = self._all.view(torch.uint8).view(shape.layers * 2 * shape.kv_heads, -1).numpy()
         self.k: list[torch.Tensor] = [layer[0] for layer in self._all]
         """Keys, one tensor a layer: [kv_heads, room * page, head_dim]."""
         self.v: list[torch.Tensor] = [layer[1] for layer in self._all]
@@ -60,8 +65,10 @@ class Pages:
 
         A copy of its own, in the machine's byte order. Raises as `copy` does.
         """
-        stretch = self._stretch(page, tokens).contiguous()
-        flat: Any = stretch.cpu().reshape(-1).view(torch.uint8).numpy()
+        stretch = self._stretch(page, tokens)
+        if self._bytes is not None:
+            return memoryview(self._bytes[:, self._columns(page, tokens)].copy().reshape(-1))
+        flat: Any = stretch.contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
         return memoryview(flat)
 
     def write(self, page: int, tokens: int, data: Buffer) -> None:
@@ -78,8 +85,13 @@ class Pages:
                 f"{tokens} tokens were to be written; found {flat.numel() * flat.element_size()} bytes, and a token "
                 f"has {self.shape.bytes_per_token}"
             )
-        given = flat.view(self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)
-        self._stretch(page, tokens).copy_(given[..., :tokens, :])
+        given = flat.view(self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)[..., :tokens, :]
+        stretch = self._stretch(page, tokens)
+        if self._bytes is None:
+            stretch.copy_(given)
+        else:
+            rows = given.reshape(len(self._bytes), -1)
+            self._bytes[:, self._columns(page, tokens)] = rows.view(torch.uint8).numpy()
 
     def slots(self, table: Sequence[int], start: int, stop: int) -> torch.Tensor:
         """Where positions `start..stop-1` of a sequence lie whose i-th page is `table[i]`.
@@ -110,6 +122,12 @@ class Pages:
             raise ValueError(f"{tokens} tokens were asked for; a page holds 1 to {self.shape.page}")
         at = page * self.shape.page
         return self._all[..., at : at + tokens, :]
+
+    def _columns(self, page: int, tokens: int) -> slice:
+        """Where the first slots of a page lie in each row of `_bytes`."""
+        width = self._bytes.shape[1] // (self.room * self.shape.page)
+        at = page * self.shape.page
+        return slice(at * width, (at + tokens) * width)
 
     def _check(self, pages: Sequence[int]) -> None:
         if min(pages) < 0 or max(pages) >= self.room:

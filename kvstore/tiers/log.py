@@ -121,7 +121,7 @@ class Log:
         for run in _runs(places):
             start = run[0].at
             try:
-                data = memoryview(run[0].segment.read(start, run[-1].end - start))
+                data = run[0].segment.load(start, run[-1].end - start)
             except OSError:
                 data = memoryview(b"")
             for place in run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..record import ALIGN, FIXED, MAGIC, Buffer, Head, aligned, head_size, peek
 
 _LOOK = 4096  # bytes read for a head: nearly always all of it
 _SCAN = 1 << 20
+_HUGE = 2 << 20  # bytes of a huge page, where there are any
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -110,6 +112,13 @@ class Segment:
             parts.append(data)
         return b"".join(parts)
 
+    def load(self, at: int, length: int) -> memoryview:
+        """As `read`, for megabytes: into memory of their own, which goes back when the last view of it does."""
+        room, done = _room(length), 0
+        while done < length and (count := os.preadv(self._file, [room[done:]], at + done)):
+            done += count
+        return room[:done].toreadonly()
+
     def sync(self) -> None:
         """Returns when everything that was appended is durable."""
         getattr(os, "fdatasync", os.fsync)(self._file)
@@ -139,3 +148,12 @@ class Segment:
         except BadRecord:
             return False
         return True
+
+
+def _room(length: int) -> memoryview:
+    # Fresh memory comes in pages that are made as they are first touched: in small ones that takes as long as the disk.
+    if length < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memoryview(bytearray(length))
+    room = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    room.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(room)

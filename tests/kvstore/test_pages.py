@@ -48,6 +48,36 @@ def test_a_copy_takes_the_first_tokens_in_all_layers_and_leaves_everything_else(
         assert torch.equal(now, expected)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("tokens", [1, 5, 8])
+def test_what_is_read_of_a_page_is_what_can_be_written_to_another_and_nothing_else_changes(
+    tokens: int, dtype: str
+) -> None:
+    pages = Pages(Shape(2, 3, 4, dtype, 8), 4)
+    for tensor in (*pages.k, *pages.v):
+        tensor.normal_()
+    before = [tensor.clone() for tensor in (*pages.k, *pages.v)]
+    whole, part = pages.read(3, 8), pages.read(3, tokens)
+    layers = [torch.stack((key[:, 24 : 24 + tokens], value[:, 24 : 24 + tokens])) for key, value in pairs(pages)]
+    assert torch.equal(torch.frombuffer(part, dtype=tensor.dtype), torch.stack(layers).flatten())
+    pages.write(1, tokens, bytes(whole))  # more than is wanted of it
+    pages.write(2, tokens, part)
+    for now, then in zip((*pages.k, *pages.v), before, strict=True):
+        for at in (8, 16):
+            then[:, at : at + tokens] = then[:, 24 : 24 + tokens]
+        assert torch.equal(now, then)
+
+
+def pairs(pages: Pages) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(zip(pages.k, pages.v, strict=True))
+
+
+@pytest.mark.parametrize("data", [bytes(5 * 192 - 4), bytes(5 * 192 + 4)])
+def test_bytes_of_too_few_tokens_or_a_part_of_one_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="5 tokens were to be written; found 9"):
+        numbered().write(0, 5, data)
+
+
 def test_slots_follow_the_table_across_pages_and_from_within_one() -> None:
     pages = Pages(SHAPE, 10)
     table = (7, 2, 5)
