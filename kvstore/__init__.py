@@ -23,6 +23,7 @@ from .errors import (
     TierGone,
     TierLocked,
 )
+from .exactness import CODEC_NAMES, CodecName, codec_name, is_exact
 from .feed import AllBlocksCleared, BlockRemoved, BlockStored, Feed, FeedEvent, Listener, Mirror
 from .hashes import BlockHash, chain, name, root
 from .index import Match
@@ -38,6 +39,7 @@ from .shape import Shape
 from .snapshot import Lease, PageId, Snapshot, Terms
 
 __all__ = [
+    "CODEC_NAMES",
     "DEFAULT_PRIORITY",
     "AllBlocksCleared",
     "BadRecord",
@@ -49,6 +51,7 @@ __all__ = [
     "Branch",
     "BrokenBooks",
     "Cached",
+    "CodecName",
     "Copy",
     "Elsewhere",
     "Feed",
@@ -86,6 +89,8 @@ __all__ = [
     "Wish",
     "chain",
     "check",
+    "codec_name",
+    "is_exact",
     "links",
     "name",
     "oldest_first",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..kvstore import Seal
+from ..kvstore.exactness import RAW
 from ..scheduler import (
     Answered,
     Cancelled,
@@ -135,9 +136,9 @@ class Loop:
         """Nobody is let in any more."""
         return self._portal.closed
 
-    def root(self, tenant: str) -> str:
-        """The root of a tenant's context names under the present weights, in hex."""
-        return self._weights.root(tenant)
+    def root(self, tenant: str, codec: str = RAW) -> str:
+        """The root of a tenant's context names under the present weights and a codec, in hex."""
+        return self._weights.root(tenant, codec)
 
     @property
     def weights(self) -> int:
@@ -231,7 +232,7 @@ class Loop:
         if self.closed:
             ticket.put(HostClosed("the host was closed before this turn began"))
             return
-        job = job_of(request, name, self.root(request.tenant), self.engine)
+        job = job_of(request, name, self.root(request.tenant, request.codec), self.engine)
         turn = self._turns[name] = Turn(request, job, ticket, Passages(self._now()))
         if len(job.tokens) >= self.engine.longest:
             why = f"its prompt has {len(job.tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
@@ -289,7 +290,8 @@ class Loop:
                 pass  # books only: the kernel has changed them already
 
     def _root_of(self, turn: TurnId) -> str:
-        return self.root(self._turns[turn].request.tenant)
+        request = self._turns[turn].request
+        return self.root(request.tenant, request.codec)
 
     def _ring(self) -> None:
         self.post(Tick())

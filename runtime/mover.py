@@ -274,8 +274,11 @@ class Mover:
             assert block.page is not None  # what comes from the device lies in a page
             link = block.link
             try:
-                payload = self._pager.read(block.page, len(block.tokens))
+                payload = _encoded(self._pager.read(block.page, len(block.tokens)), seal, len(block.tokens))
             except LookupError:
+                break
+            except ValueError as error:
+                _log.warning("a block was not stored: %s. It is computed again.", error)
                 break
             records[link.name] = pack(Block(link.name, link.parent, link.tokens, seal.digest, payload))
         return records
@@ -291,7 +294,7 @@ class Mover:
             try:
                 block = unpack(data, verified=True)
                 check(block, moving.link, seal)
-                self._pager.write(moving.page, len(block.tokens), block.payload)
+                self._pager.write(moving.page, len(block.tokens), _decoded(block.payload, seal, len(block.tokens)))
             except (KVError, ValueError) as error:
                 _log.warning("a block was not taken from %s: %s. It is computed again.", moving.tier, error)
                 break
@@ -304,6 +307,22 @@ class _Fault:
     """What was raised, if anything was."""
 
     found: Exception | None = None
+
+
+def _encoded(page: Buffer, seal: Seal, tokens: int) -> Buffer:
+    if seal.exact:
+        return page
+    from ..kvstore.codecs import encoded  # it brings torch with it: only who has chosen a codec pays for that
+
+    return encoded(page, seal, tokens)
+
+
+def _decoded(payload: Buffer, seal: Seal, tokens: int) -> Buffer:
+    if seal.exact:
+        return payload
+    from ..kvstore.codecs import decoded
+
+    return decoded(payload, seal, tokens)
 
 
 def _name(block: Moving) -> BlockHash:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..kvstore.exactness import RAW
 from ..tools import Grammar
 from ..tracing import Place
 from .ask import Ask
@@ -21,6 +22,8 @@ class Request:
     tokens: tuple[int, ...]
     sampling: Sampling
     tenant: str = "default"
+    codec: str = RAW
+    """How its context is stored below the device."""
     said: int = 0
     """So many of the last tokens are the answer itself, begun before, that goes on."""
     grammar: Grammar | None = None

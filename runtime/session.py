@@ -17,6 +17,8 @@ from typing import Any, Self
 from uuid import uuid4
 from weakref import WeakSet, finalize
 
+from ..kvstore import codec_name, is_exact
+from ..kvstore.exactness import RAW
 from ..tools import Tool
 from ..tracing import Open, names, work_span
 from .answer import Answer, Answering
@@ -65,8 +67,8 @@ class Session:
     ) -> None:
         """`history` is a conversation that was held before, perhaps elsewhere: a mark has one.
 
-        `ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`.
-        Raises Unable where the engine takes no token ids.
+        `ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`, `codec`.
+        Raises Unable where the engine takes no token ids, ValueError for an unknown codec.
         """
         if not host.can.tokens:
             raise Unable(f"{host.engine.name} takes messages and gives text: a session needs an engine of token ids")
@@ -75,17 +77,18 @@ class Session:
         self._settle(_Family(host, name), replace(wanted, **ask), history or History())
 
     @classmethod
-    def restore(cls, host: Host, key: str, *, tenant: str = "default", **rest: Any) -> Self:
+    def restore(cls, host: Host, key: str, *, tenant: str = "default", codec: str = RAW, **rest: Any) -> Self:
         """The conversation of a durable mark, set by this process or another; `rest` as for a new session.
 
         Its keys and values come from the disk with the next answer; what is missing there is computed. Raises
-        UnknownMark; Mismatch, which names each field, for one of another model; BadRecord for one that is damaged.
+        UnknownMark; Mismatch, which names each field, for one of another model or codec; BadRecord for one that is
+        damaged.
         """
-        parked = host.saved.find(key, tenant=tenant)
+        parked = host.saved.find(key, tenant=tenant, codec=codec_name(codec))
         if parked is None:
             known = ", ".join(sorted(host.saved.keys(tenant=tenant))) or "there are none"
             raise UnknownMark(f"no durable mark {key!r} of tenant {tenant}: {known}")
-        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), **rest)
+        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), codec=codec, **rest)
 
     def pack(self) -> bytes:
         """This conversation and what is computed of it, for another process or host: `unpack` goes on with it there.
@@ -93,17 +96,20 @@ class Session:
         Raises Unable for a host without tiers below the device.
         """
         self._idle()
-        return self._host.parcels.pack(self.tokens, tenant=self._ask.tenant, note={"history": plain(self._history)})
+        note = {"history": plain(self._history)}
+        return self._host.parcels.pack(self.tokens, tenant=self._ask.tenant, note=note, codec=self.codec)
 
     @classmethod
-    def unpack(cls, host: Host, data: bytes | memoryview, *, tenant: str = "default", **rest: Any) -> Self:
+    def unpack(
+        cls, host: Host, data: bytes | memoryview, *, tenant: str = "default", codec: str = RAW, **rest: Any
+    ) -> Self:
         """The conversation of a parcel; `rest` as for a new session.
 
-        Raises Mismatch, which names each field, for one of another model or tenant, and BadRecord for one that is
-        damaged; Unable as `pack` does.
+        Raises Mismatch, which names each field, for one of another model, tenant or codec, and BadRecord for one that
+        is damaged; Unable as `pack` does.
         """
-        parked = host.parcels.unpack(data, tenant=tenant)
-        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), **rest)
+        parked = host.parcels.unpack(data, tenant=tenant, codec=codec_name(codec))
+        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), codec=codec, **rest)
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -114,6 +120,11 @@ class Session:
     def said(self) -> int:
         """Tokens of an answer that has been begun and not ended; 0 when the last one is whole."""
         return self._history.said
+
+    @property
+    def codec(self) -> str:
+        """How its keys and values are stored below the device; all but `raw` lose some of their bits there."""
+        return self._ask.codec
 
     # -- what others say
 
@@ -162,7 +173,7 @@ class Session:
         self._idle()
         if durable:
             note = {"history": plain(self._history)}
-            self._host.saved.keep(key, self.tokens, tenant=self._ask.tenant, note=note)
+            self._host.saved.keep(key, self.tokens, tenant=self._ask.tenant, note=note, codec=self.codec)
         mark = Mark(key, self._history, self._host.engine.fingerprint, self._ask.tenant)
         with work_span(names.KV_SNAPSHOT, {names.KV_KEY: key, names.KV_TOKENS: len(self.tokens)}):
             self._marks[key] = mark
@@ -231,7 +242,8 @@ class Session:
 
     def __repr__(self) -> str:
         state = f"{len(self._children)} forks, {len(self._marks)} marks" if self._let_go.alive else "closed"
-        return f"<Session {len(self.tokens)} tokens, {self.said} of an answer | {state}>"
+        lossy = "" if is_exact(self.codec) else f" | lossy: {self.codec}"
+        return f"<Session {len(self.tokens)} tokens, {self.said} of an answer | {state}{lossy}>"
 
     def _settle(self, family: _Family, ask: Ask, history: History) -> None:
         self._host = family.host
@@ -283,7 +295,7 @@ class Session:
         self._keep(self._name, self.tokens)
 
     def _keep(self, key: str, tokens: tuple[int, ...]) -> None:
-        self._host.mark(key, tokens, tenant=self._ask.tenant)
+        self._host.mark(key, tokens, tenant=self._ask.tenant, codec=self.codec)
 
     def _idle(self) -> None:
         if not self._let_go.alive:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..kvstore.exactness import RAW, is_exact
 from .engines import End, Said
 
 
@@ -70,12 +71,22 @@ class Facts:
     """Why they were gone."""
     tier: str = "device"
     """The lowest tier from which some of what was reused had to be fetched."""
+    codec: str = RAW
+    """How its context is stored below the device."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
     held_until: float = 0.0
     """The hold's end as Unix time."""
     held_tokens: int = 0
     hold_why: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """False where keys and values may have been through a lossy codec: in this turn, or in one that it shares with.
+
+        Whoever reuses pages on the device cannot see what they went through: so all turns of such a codec say no.
+        """
+        return is_exact(self.codec)
 
 
 @dataclass(frozen=True, slots=True)

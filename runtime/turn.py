@@ -80,6 +80,7 @@ class Turn:
                 queued_s=self.passages.seconds("queue"),
                 why=self.why,
                 tier=self.tier,
+                codec=self.request.codec,
                 stale_tokens=self.stale,
                 version=version,
                 held_s=kept.seconds,

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar, cast
 
+from ...kvstore import is_exact
 from ...tools import Call
 from ..ask import Message
 from ..engines import End
@@ -43,6 +44,11 @@ class Talk(Protocol):
         """Tokens of an answer that was begun and goes on."""
         ...
 
+    @property
+    def codec(self) -> str:
+        """How its context is stored below the device."""
+        ...
+
     def feed(self, tokens: Sequence[int]) -> None: ...
     def read(self, messages: Sequence[Message]) -> None: ...
     async def agenerate(self, max_tokens: int | None = None, *, seed: int | None = None) -> Turned: ...
@@ -62,6 +68,8 @@ class Rules:
     toolbox: Toolbox = field(default_factory=Toolbox)
     seed: int | None = None
     """Equal seeds give equal samples; within a group every sample and every turn draws for itself."""
+    exact: bool = False
+    """Whether a session with a lossy codec is refused. Off: what it says is marked in the rollout."""
 
     def __post_init__(self) -> None:
         for name in ("turns", "max_tokens"):
@@ -118,11 +126,19 @@ class Group:
     """
 
     def __init__(self, session: Talk, prompt: Sequence[Message] | Sequence[int], *, n: int, rules: Rules) -> None:
-        """`session` may have read something already. Raises BadRollout for an empty prompt or group."""
+        """`session` may have read something already.
+
+        Raises BadRollout for an empty prompt or group, and for a lossy session where the rules ask for exactness.
+        """
         if n < 1:
             raise BadRollout(f"n: found {n}; expected at least one sample")
         if not prompt:
             raise BadRollout("the prompt is empty: give messages or tokens")
+        if rules.exact and not is_exact(session.codec):
+            raise BadRollout(
+                f"the session stores its context by the lossy codec {session.codec}, and the rules ask for exact "
+                "samples: open it without a codec, or leave `exact` out"
+            )
         self.tally = Tally()
         self._session = session
         self._prompt = prompt
@@ -158,7 +174,7 @@ class Group:
         for line in self._lines:
             node = ROOT
             for piece, reason in line.steps:
-                node = rollout.add(node, piece, reason=reason)
+                node = rollout.add(node, piece, reason=reason, exact=line.exact)
         return rollout
 
     def close(self) -> None:
@@ -205,6 +221,7 @@ class Group:
         rules, session = self._rules, line.session
         seed = None if session.said else seed_for(self._seed, line.number, line.turn)
         answer = await self._timed(session.agenerate(rules.max_tokens - line.spent, seed=seed))
+        line.exact = line.exact and answer.facts.exact
         line.add(Piece.said(answer.pieces), "abort" if answer.reason == "abort" else None)
         if answer.reason == "abort":
             self._broken = True
@@ -249,7 +266,7 @@ class Group:
 class _Line:
     """One sample on its way."""
 
-    __slots__ = ("calls", "number", "over", "session", "spent", "steps", "turn")
+    __slots__ = ("calls", "exact", "number", "over", "session", "spent", "steps", "turn")
 
     def __init__(self, session: Talk, number: int) -> None:
         self.session = session
@@ -257,6 +274,7 @@ class _Line:
         self.turn = 0
         self.spent = 0
         self.over = False
+        self.exact = True
         self.calls: tuple[Call, ...] = ()
         self.steps: list[tuple[Piece, End | None]] = []
 

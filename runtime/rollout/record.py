@@ -112,6 +112,8 @@ class Node:
     reason: End | None = None
     """Why the model stopped; None for what was read, and while more is to come."""
     reward: float | None = None
+    exact: bool = True
+    """Off: it was said over keys and values that may have been through a lossy codec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class Sample:
     versions: list[int]
     reward: float | None
     reason: End | None
+    exact: bool = True
+    """Off: some of it was said over keys and values that may have been through a lossy codec."""
 
     @property
     def finished(self) -> bool:
@@ -148,11 +152,19 @@ class Rollout:
         self._nodes = [Node(Piece.read(prompt), None)]
         self._parents: set[NodeId] = set()
 
-    def add(self, parent: NodeId, piece: Piece, *, reason: End | None = None, reward: float | None = None) -> NodeId:
+    def add(
+        self,
+        parent: NodeId,
+        piece: Piece,
+        *,
+        reason: End | None = None,
+        reward: float | None = None,
+        exact: bool = True,
+    ) -> NodeId:
         """Let the tree grow. Raises BadRollout for an unknown parent or reason and a reward that is no number."""
         self._known(parent)
         _check_end(reason, reward)
-        self._nodes.append(Node(piece, parent, reason, reward))
+        self._nodes.append(Node(piece, parent, reason, reward, exact))
         self._parents.add(parent)
         return NodeId(len(self._nodes) - 1)
 
@@ -192,6 +204,7 @@ class Rollout:
             versions=[one for piece in pieces for one in piece.versions],
             reward=end.reward,
             reason=end.reason,
+            exact=all(self._nodes[node].exact for node in rest),
         )
 
     def samples(self) -> Iterator[Sample]:
@@ -236,7 +249,7 @@ class Rollout:
         for at, node in enumerate(others, 1):
             if node.parent is None:
                 raise BadRollout(f"node {at}: found no parent; expected one of the nodes before it")
-            rollout.add(node.parent, node.piece, reason=node.reason, reward=node.reward)
+            rollout.add(node.parent, node.piece, reason=node.reason, reward=node.reward, exact=node.exact)
         return rollout
 
     def __eq__(self, other: object) -> bool:
@@ -271,4 +284,7 @@ def _check_end(reason: End | None, reward: float | None) -> None:
 
 def _node(value: Any) -> Node:
     piece = Piece(**{name: tuple(column) for name, column in value["piece"].items()})
-    return Node(piece, value["parent"], value["reason"], value["reward"])
+    exact = value.get("exact", True)  # rollouts were written before anything could be lossy
+    if not isinstance(exact, bool):
+        raise BadRollout(f"exact: found {exact!r}; expected true or false")
+    return Node(piece, value["parent"], value["reason"], value["reward"], exact)

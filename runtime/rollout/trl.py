@@ -163,6 +163,7 @@ def _columns(samples: Sequence[Sample]) -> dict[str, Any]:
         "drawn_logprobs": [one.drawn for one in samples],
         "policy_versions": [one.versions for one in samples],
         "finish_reasons": [one.reason for one in samples],
+        "exact": [one.exact for one in samples],
     }
 
 
