@@ -23,6 +23,7 @@ from .errors import (
     TierGone,
     TierLocked,
 )
+from .exactness import CODEC_NAMES, RAW, CodecName, codec_name, is_exact
 from .feed import DEVICE, AllBlocksCleared, BlockRemoved, BlockStored, Feed, FeedEvent, Listener, Mirror
 from .hashes import BlockHash, chain, name, root, thinned_root
 from .index import Match
@@ -39,8 +40,10 @@ from .shape import Shape
 from .snapshot import Lease, PageId, Prefix, Terms
 
 __all__ = [
+    "CODEC_NAMES",
     "DEFAULT_PRIORITY",
     "DEVICE",
+    "RAW",
     "AllBlocksCleared",
     "BadRecord",
     "BadStore",
@@ -51,6 +54,7 @@ __all__ = [
     "Branch",
     "BrokenBooks",
     "Cached",
+    "CodecName",
     "Copy",
     "Elsewhere",
     "Feed",
@@ -90,7 +94,9 @@ __all__ = [
     "Wish",
     "chain",
     "check",
+    "codec_name",
     "holdings",
+    "is_exact",
     "links",
     "name",
     "oldest_first",

@@ -12,21 +12,34 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NewType
 
+from .exactness import RAW, is_exact
+
 BlockHash = NewType("BlockHash", bytes)
 """16 bytes of blake2b. Never trusted alone: whoever serves a block compares its tokens too."""
 
 _SIZE = 16
 
 
-def root(*, model: str, tenant: str = "default", adapter: str = "", weights: str = "", exact: bool = True) -> BlockHash:
+def root(
+    *,
+    model: str,
+    tenant: str = "default",
+    adapter: str = "",
+    weights: str = "",
+    exact: bool = True,
+    codec: str = RAW,
+) -> BlockHash:
     """The name before the first token of a context; contexts with different roots share nothing.
 
     `model` is the fingerprint of the loaded model, `weights` the version of its weights (training changes it), and
-    `exact` is False when a lossy codec or token eviction touched any byte under this root. Every field is hashed
-    with its own label and length, so that a tenant's name can never pass for an adapter's.
+    `exact` is False when token eviction may have touched any byte under this root, and whenever its `codec` is lossy.
+    Every field is hashed with its own label and length, so that a tenant's name can never pass for an adapter's.
     """
     hasher = blake2b(digest_size=_SIZE, person=b"sostenuto.root")
+    exact = exact and is_exact(codec)
     fields = {"tenant": tenant, "model": model, "adapter": adapter, "weights": weights, "exact": str(exact)}
+    if codec != RAW:
+        fields["codec"] = codec
     for label, value in fields.items():
         raw = value.encode()
         hasher.update(f"{label}:{len(raw)}:".encode())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..kvstore import RAW, codec_name
 from ..tools import Call, Choice, Tool
 from .errors import BadMessage
 from .sampling import Sampling
@@ -50,11 +51,17 @@ class Ask:
     """Somebody will say when the program is over, with `Host.finish`; else its holds give way to whoever waits."""
     branch: str = "main"
     tenant: str = "default"
+    codec: str = RAW
+    """How its context is stored below the device: `raw`, bit for bit, or one that needs fewer bytes and loses some.
+
+    Contexts of different codecs share nothing, so what is exact never meets what is not.
+    """
     timeout: float | None = None
     """Seconds the answer may take, waiting for admission included; then TooLate."""
 
     def __post_init__(self) -> None:
-        """Raises BadMessage for a tenant, program, branch or timeout that is none."""
+        """Raises BadMessage for a tenant, program, branch or timeout that is none, ValueError for an unknown codec."""
+        codec_name(self.codec)
         for name, value in (("tenant", self.tenant), ("program", self.program), ("branch", self.branch)):
             if not isinstance(value, str) or not _writable(value):
                 raise BadMessage(f"{name}: found {value!r}; expected text")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from ..kvstore import Elsewhere, KVError, Ledger
+from ..kvstore import RAW, Elsewhere, KVError, Ledger
 from ..kvstore.tiers import DiskTier, HostTier, Tier
 from ..kvstore.tiers.folder import Folder
 from ..scheduler import HOLD_BUDGET, Kernel, Policy
@@ -67,7 +67,7 @@ class Tiers:
         if self.remote is not None:
             with _speaking_redis():
                 from ..kvstore.tiers.remote import RemoteTier
-            found.append(Below(RemoteTier(self.remote, seal=cast(StepEngine, engine).seal("", ""), every=True)))
+            found.append(Below(RemoteTier(self.remote, seal=cast(StepEngine, engine).seal("", "", RAW), every=True)))
         if self.store is not None:  # opened last: if something else failed, it would stay locked
             found.insert(bool(self.host_tokens), Below(DiskTier.open(Path(self.store)), self.store_tokens))
         return tuple(found)

@@ -38,6 +38,7 @@ def kv_attributes(facts: Facts) -> dict[str, Any]:
         names.KV_TIER: facts.tier,
         names.KV_WHY: facts.lost_why or facts.why,
         names.QUEUE_SECONDS: facts.queued_s,
+        **({} if facts.exact else {names.KV_CODEC: facts.codec}),
         **reason,
         **lossy,
     }

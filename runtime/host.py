@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any, cast, get_args
 from uuid import uuid4
 
+from ..kvstore import RAW, is_exact
 from ..kvstore.hints import Reply
 from ..kvstore.tiers import DiskTier
 from ..scheduler import Closed, Event, KvPolicy, Marked, ProgramId, Unmarked, named
@@ -153,6 +154,8 @@ class Host:
             raise Unable(f"{self.engine.name} cannot go on with an answer that was begun: ask anew")
         if ask.sampling.logprobs and not self.can.logprobs:
             raise Unable(f"{self.engine.name} does not tell how likely its tokens were: ask without logprobs")
+        if not (is_exact(ask.codec) or self.can.tiers):
+            raise Unable(f"{self.engine.name} keeps its contexts to itself: ask it without the codec {ask.codec}")
         if self.can.tokens:
             tokens = self.voice.check(tokens)
         number = next(self._numbers)
@@ -177,6 +180,7 @@ class Host:
             tokens=tuple(tokens),
             sampling=ask.sampling,
             tenant=ask.tenant,
+            codec=ask.codec,
             said=said,
             grammar=self.voice.grammar(ask, begun) if self.can.mask and forced is None else None,
             tools_called=tools_called if ask.tools and ask.returns else lambda text, reason: (),
@@ -189,18 +193,26 @@ class Host:
         )
         return Answering(self.loop.submit(request), parser(), request.tokens, before)
 
-    def root(self, tenant: str = "default") -> str:
-        """The root of a tenant's context names under the present weights, in hex."""
-        return self.loop.root(tenant)
+    def root(self, tenant: str = "default", codec: str = RAW) -> str:
+        """The root of a tenant's context names under the present weights and a codec, in hex."""
+        return self.loop.root(tenant, codec)
 
-    def mark(self, key: str, tokens: Sequence[int], *, tenant: str = "default", remnant: Remnant | None = None) -> None:
+    def mark(
+        self,
+        key: str,
+        tokens: Sequence[int],
+        *,
+        tenant: str = "default",
+        codec: str = RAW,
+        remnant: Remnant | None = None,
+    ) -> None:
         """Keep a context under a name, as far as it is computed, until `unmark`, its time's end or need of its room.
 
         Marking again under the same name replaces the mark. `remnant` is what is left of its beginning, if that was
         thinned. An engine that cannot fork is not asked.
         """
         if self.can.fork:
-            root, known = self.root(tenant), self.voice.check(tokens)
+            root, known = self.root(tenant, codec), self.voice.check(tokens)
             if remnant is not None:
                 root, known = remnant.root(root), remnant.slots(known)
             self.loop.tell(Marked(key, root, known))

@@ -228,6 +228,8 @@ def _tell_taken(turn: Turn, facts: Facts, place: Place, zero: int) -> None:
         names.KV_WHY: facts.lost_why or facts.why,
         **_lossy(turn),
     }
+    if not facts.exact:
+        told[names.KV_CODEC] = facts.codec
     links = () if known.hold is None else ((known.hold, "hold"),)
     tell_span(known.how, told, under=place, begun=at, ended=at, links=links)
 

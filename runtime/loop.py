@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
-from ..kvstore import Seal
+from ..kvstore import RAW, Seal
 from ..scheduler import (
     Cancelled,
     CancelMove,
@@ -132,9 +132,9 @@ class Loop:
         """Nobody is let in any more."""
         return self._portal.closed
 
-    def root(self, tenant: str) -> str:
-        """The root of a tenant's context names under the present weights, in hex."""
-        return self._weights.root(tenant)
+    def root(self, tenant: str, codec: str = RAW) -> str:
+        """The root of a tenant's context names under the present weights and a codec, in hex."""
+        return self._weights.root(tenant, codec)
 
     @property
     def weights(self) -> int:
@@ -233,7 +233,7 @@ class Loop:
         if self.closed:
             ticket.put(HostClosed("the host was closed before this turn began"))
             return
-        job = job_of(request, name, self.root(request.tenant), self.engine)
+        job = job_of(request, name, self.root(*request.owner), self.engine)
         turn = self._turns[name] = Turn(request, job, ticket, Passages(self._now()))
         if len(job.tokens) >= self.engine.longest:
             why = f"its prompt has {len(job.tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
@@ -290,7 +290,7 @@ class Loop:
         # The others change books, as the kernel has done already, or are carried out by who told of their event.
 
     def _root_of(self, turn: TurnId) -> str:
-        return self.root(self._turns[turn].request.tenant)
+        return self.root(*self._turns[turn].request.owner)
 
     def _ring(self) -> None:
         self.post(Tick())

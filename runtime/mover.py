@@ -69,6 +69,7 @@ class Mover:
         self._patience = patience
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-move")
         self._tasks: dict[asyncio.Task[Exception | None], str] = {}
+        self._asked: set[asyncio.Task[Any]] = set()  # what nobody waits for any more must not vanish on its way
         self._cancelled: set[int] = set()
         self._told: set[str] = set()
         self._shared = {name: tier for name, tier in self._tiers.items() if isinstance(tier, Shared)}
@@ -141,12 +142,15 @@ class Mover:
         return next((fault for fault in faults if fault is not None), None)
 
     async def close(self) -> None:
-        """Carry out what has been begun, as far as the tiers' patience reaches, and close them."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._patience)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        """Carry out what has been begun, and what follows from it, as far as our patience reaches; close the tiers."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._patience
+        while self._tasks and clock() < end:
+            await asyncio.wait(self._tasks, timeout=end - clock())
+        late = list(self._tasks)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
         self._thread.shutdown()
         for name, tier in self._tiers.items():
             with self._failing(name):
@@ -234,6 +238,8 @@ class Mover:
     async def _patiently(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Raises TierGone where no answer comes, and leaves behind what does not hear that nobody waits any more."""
         task = asyncio.get_running_loop().create_task(work)
+        self._asked.add(task)
+        task.add_done_callback(self._answered)
         try:
             await asyncio.wait((task,), timeout=self._patience)
         finally:
@@ -242,6 +248,11 @@ class Mover:
         if not task.done():
             raise TierGone(f"no answer came within {self._patience:g} s")
         return task.result()
+
+    def _answered(self, task: asyncio.Task[Any]) -> None:
+        self._asked.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked has it, or has left: then it is nobody's, and no defect of ours
 
     async def _within(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
@@ -274,8 +285,11 @@ class Mover:
             assert block.page is not None  # what comes from the device lies in a page
             link = block.link
             try:
-                payload = self._pager.read(block.page, len(block.tokens))
+                payload = _encoded(self._pager.read(block.page, len(block.tokens)), seal, len(block.tokens))
             except LookupError:
+                break
+            except ValueError as error:
+                _log.warning("a block was not stored: %s. It is computed again.", error)
                 break
             records[link.name] = pack(Block(link.name, link.parent, link.tokens, seal.digest, payload))
         return records
@@ -291,7 +305,7 @@ class Mover:
             try:
                 block = unpack(data, verified=True)
                 check(block, moving.link, seal)
-                self._pager.write(moving.page, len(block.tokens), block.payload)
+                self._pager.write(moving.page, len(block.tokens), _decoded(block.payload, seal, len(block.tokens)))
             except (KVError, ValueError) as error:
                 _log.warning("a block was not taken from %s: %s. It is computed again.", moving.tier, error)
                 break
@@ -304,6 +318,22 @@ class _Fault:
     """What was raised, if anything was."""
 
     found: Exception | None = None
+
+
+def _encoded(page: Buffer, seal: Seal, tokens: int) -> Buffer:
+    if seal.exact:
+        return page
+    from ..kvstore.codecs import encoded  # it brings torch with it: only who has chosen a codec pays for that
+
+    return encoded(page, seal, tokens)
+
+
+def _decoded(payload: Buffer, seal: Seal, tokens: int) -> Buffer:
+    if seal.exact:
+        return payload
+    from ..kvstore.codecs import decoded
+
+    return decoded(payload, seal, tokens)
 
 
 def _name(block: Moving) -> BlockHash:

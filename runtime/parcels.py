@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from ..kvstore import Block, BlockHash, Seal
+from ..kvstore import RAW, Block, BlockHash, Seal
 from ..kvstore.parcel import pack_context, unpack_context
 from ..kvstore.parked import Parked, park
 from ..scheduler import Known, Moving
@@ -21,20 +21,20 @@ class Parcels:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
-    def pack(self, tokens: tuple[int, ...], *, tenant: str, note: Mapping[str, Any]) -> bytes:
+    def pack(self, tokens: tuple[int, ...], *, tenant: str, note: Mapping[str, Any], codec: str = RAW) -> bytes:
         """A conversation's tokens, note, and what is computed of its keys and values.
 
         Raises Unable for a host without tiers, and TierGone where the tier fails.
         """
-        return pack_context(*self._loop.within(self._gather(tokens, tenant, note)).result())
+        return pack_context(*self._loop.within(self._gather(tokens, (tenant, codec), note)).result())
 
-    def unpack(self, data: bytes | memoryview, *, tenant: str) -> Parked:
+    def unpack(self, data: bytes | memoryview, *, tenant: str, codec: str = RAW) -> Parked:
         """Take a parcel in: what it holds can be gone on with from now on, and its bytes are the caller's again.
 
         Nothing of it is believed unchecked. Raises Mismatch, with each field that differs, for one of another model,
-        geometry, tokenizer, weights or tenant, BadRecord for one that is damaged, and as `pack` does.
+        geometry, tokenizer, weights, tenant or codec, BadRecord for one that is damaged, and as `pack` does.
         """
-        tier, root, seal = self._loop.within(self._place(tenant)).result()
+        tier, root, seal = self._loop.within(self._place(tenant, codec)).result()
         parcel = unpack_context(data, seal=seal, root=root)
         # Copies, one for each: a tier may keep what it is given, and the caller does with his memory what he likes.
         records = {name: bytes(record) for name, record in parcel.records.items()}
@@ -42,18 +42,18 @@ class Parcels:
         return parcel.parked
 
     async def _gather(
-        self, tokens: tuple[int, ...], tenant: str, note: Mapping[str, Any]
+        self, tokens: tuple[int, ...], whose: tuple[str, str], note: Mapping[str, Any]
     ) -> tuple[Parked, Mapping[BlockHash, memoryview]]:
-        tier = self._tier()
-        parked = await copied(self._loop, tier, tenant, tokens, note)
+        tier, (root, _) = self._tier(), sealed(self._loop, *whose)
+        parked = await copied(self._loop, tier, root, tokens, note)
         records = await self._loop.mover.get(tier, parked.names)
         # What the tier has let go meanwhile is computed by whoever goes on.
         here = takewhile(lambda link: link.name in records, parked.links())
         whole = sum(len(link.tokens) for link in here)
         return park(parked.root, parked.tokens[:whole], parked.seal, parked.note), records
 
-    async def _place(self, tenant: str) -> tuple[str, BlockHash, Seal]:
-        return self._tier(), *sealed(self._loop, tenant)
+    async def _place(self, tenant: str, codec: str) -> tuple[str, BlockHash, Seal]:
+        return self._tier(), *sealed(self._loop, tenant, codec)
 
     async def _put(self, tier: str, records: Mapping[BlockHash, bytes], blocks: Sequence[Block]) -> None:
         await self._loop.mover.put(tier, records)

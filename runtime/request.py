@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..kvstore import RAW
 from ..scheduler import TurnId
 from ..tools import Grammar
 from ..tracing import Place
@@ -23,6 +24,8 @@ class Request:
     tokens: tuple[int, ...]
     sampling: Sampling
     tenant: str = "default"
+    codec: str = RAW
+    """How its context is stored below the device."""
     said: int = 0
     """So many of the last tokens are the answer itself, begun before, that goes on."""
     grammar: Grammar | None = None
@@ -49,6 +52,11 @@ class Request:
             raise ValueError("forced: found no token; give at least one, or None for an answer of the model's own")
         if not 0 <= self.said <= len(self.tokens):
             raise ValueError(f"said: found {self.said} of {len(self.tokens)} tokens; give 0 to {len(self.tokens)}")
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Whose context it is, and by which codec it is stored: its root is made of both."""
+        return self.tenant, self.codec
 
     @property
     def slots(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from ..kvstore import Incomplete
+from ..kvstore import RAW, Incomplete
 from ..kvstore.parked import Parked
 from ..kvstore.tiers import DiskTier, Shelf
 from ..scheduler import Lost
@@ -22,22 +22,22 @@ class Saved:
         self._loop = loop
         self._disk = disk
 
-    def keep(self, key: str, tokens: tuple[int, ...], *, tenant: str, note: Mapping[str, Any]) -> int:
+    def keep(self, key: str, tokens: tuple[int, ...], *, tenant: str, note: Mapping[str, Any], codec: str = RAW) -> int:
         """Save a conversation, in place of what had the key; returns of how many tokens keys and values are saved.
 
         When it returns, all of that survives the process and the machine. What was not computed, or was evicted, is
         not saved, and computed when somebody goes on. Raises TierFull and TierGone when the disk fails, and
         Incomplete where it loses what it has just been given, twice.
         """
-        return self._wait(self._keep(key, tokens, tenant, note))
+        return self._wait(self._keep(key, tokens, (tenant, codec), note))
 
-    def find(self, key: str, *, tenant: str) -> Parked | None:
+    def find(self, key: str, *, tenant: str, codec: str = RAW) -> Parked | None:
         """What was saved under a key, by this tenant; None for nothing.
 
-        Raises Mismatch, which names each field, where it was saved under another model, and BadRecord where the disk
-        has damaged it.
+        Raises Mismatch, which names each field, where it was saved under another model or codec, and BadRecord where
+        the disk has damaged it.
         """
-        return self._wait(self._shelf(tenant).find(key))
+        return self._wait(self._shelf(tenant, codec).find(key))
 
     def keys(self, *, tenant: str) -> list[str]:
         """The keys under which this tenant has saved something."""
@@ -50,19 +50,20 @@ class Saved:
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self._loop.within(work).result()
 
-    def _shelf(self, tenant: str) -> Shelf:
-        root, seal = sealed(self._loop, tenant)
+    def _shelf(self, tenant: str, codec: str = RAW) -> Shelf:
+        root, seal = sealed(self._loop, tenant, codec)
         return Shelf(self._disk, seal=seal, root=root)
 
-    async def _keep(self, key: str, tokens: tuple[int, ...], tenant: str, note: Mapping[str, Any]) -> int:
-        parked = await copied(self._loop, self._disk.name, tenant, tokens, note)
+    async def _keep(self, key: str, tokens: tuple[int, ...], whose: tuple[str, str], note: Mapping[str, Any]) -> int:
+        root, _ = sealed(self._loop, *whose)
+        parked = await copied(self._loop, self._disk.name, root, tokens, note)
         try:
-            await self._shelf(tenant).keep(key, parked)
+            await self._shelf(*whose).keep(key, parked)
         except Incomplete:
             # Dropped between the copy and the keeping, or gone without our books' knowing: it is copied once more.
             here = {entry.name for entry in await self._disk.entries()}
             gone = tuple(name.hex() for name in parked.names if name not in here)
             self._loop.post(Lost(self._disk.name, gone))
-            parked = await copied(self._loop, self._disk.name, tenant, tokens, note)
-            await self._shelf(tenant).keep(key, parked)
+            parked = await copied(self._loop, self._disk.name, root, tokens, note)
+            await self._shelf(*whose).keep(key, parked)
         return len(parked)

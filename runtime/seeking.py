@@ -37,7 +37,8 @@ class Seeker:
 
     def arrive(self, arrived: Arrived) -> None:
         """A turn has come."""
-        unknown = self._unknown(arrived) if self._mover.shared else ()
+        # What is left of a thinned context lies on the device, or nowhere.
+        unknown = self._unknown(arrived) if self._mover.shared and not arrived.least else ()
         if not unknown:
             self._post(arrived)
             return

@@ -15,6 +15,7 @@ from typing import Any, Self
 from uuid import uuid4
 from weakref import WeakSet, finalize
 
+from ..kvstore import RAW, codec_name, is_exact
 from ..tools import Tool
 from ..tracing import Open, names, work_span
 from .answer import Answer
@@ -55,8 +56,8 @@ class Session:
         """`history` is a conversation that was held before, perhaps elsewhere: a mark has one. Only where `exact` is
         not asked for may its context be thinned.
 
-        `ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`.
-        Raises Unable where the engine takes no token ids.
+        `ask` are other fields of Ask: `choice`, `parallel`, `constrain`, `schema`, `returns`, `timeout`, `codec`.
+        Raises Unable where the engine takes no token ids, ValueError for an unknown codec.
         """
         if not host.can.tokens:
             raise Unable(f"{host.engine.name} takes messages and gives text: a session needs an engine of token ids")
@@ -65,17 +66,18 @@ class Session:
         self._settle(Family(host, name, exact=exact), replace(wanted, **ask), history or History())
 
     @classmethod
-    def restore(cls, host: Host, key: str, *, tenant: str = "default", **rest: Any) -> Self:
+    def restore(cls, host: Host, key: str, *, tenant: str = "default", codec: str = RAW, **rest: Any) -> Self:
         """The conversation of a durable mark, set by this process or another; `rest` as for a new session.
 
         Its keys and values come from the disk with the next answer; what is missing there is computed. Raises
-        UnknownMark; Mismatch, which names each field, for one of another model; BadRecord for one that is damaged.
+        UnknownMark; Mismatch, which names each field, for one of another model or codec; BadRecord for one that is
+        damaged.
         """
-        parked = host.saved.find(key, tenant=tenant)
+        parked = host.saved.find(key, tenant=tenant, codec=codec_name(codec))
         if parked is None:
             known = ", ".join(sorted(host.saved.keys(tenant=tenant))) or "there are none"
             raise UnknownMark(f"no durable mark {key!r} of tenant {tenant}: {known}")
-        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), **rest)
+        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), codec=codec, **rest)
 
     def pack(self) -> bytes:
         """This conversation and what is computed of it, for another process or host: `unpack` goes on with it there.
@@ -84,17 +86,20 @@ class Session:
         """
         self._idle()
         self._stand.whole("packed")
-        return self._host.parcels.pack(self.tokens, tenant=self._ask.tenant, note={"history": plain(self._history)})
+        note = {"history": plain(self._history)}
+        return self._host.parcels.pack(self.tokens, tenant=self._ask.tenant, note=note, codec=self.codec)
 
     @classmethod
-    def unpack(cls, host: Host, data: bytes | memoryview, *, tenant: str = "default", **rest: Any) -> Self:
+    def unpack(
+        cls, host: Host, data: bytes | memoryview, *, tenant: str = "default", codec: str = RAW, **rest: Any
+    ) -> Self:
         """The conversation of a parcel; `rest` as for a new session.
 
-        Raises Mismatch, which names each field, for one of another model or tenant, and BadRecord for one that is
-        damaged; Unable as `pack` does.
+        Raises Mismatch, which names each field, for one of another model, tenant or codec, and BadRecord for one that
+        is damaged; Unable as `pack` does.
         """
-        parked = host.parcels.unpack(data, tenant=tenant)
-        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), **rest)
+        parked = host.parcels.unpack(data, tenant=tenant, codec=codec_name(codec))
+        return cls(host, tenant=tenant, history=history_of(parked.note["history"]), codec=codec, **rest)
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -108,8 +113,16 @@ class Session:
 
     @property
     def exact(self) -> bool:
-        """Whether what is said next stands on all that came before; else on what `thin` has left of it."""
-        return self._stand.remnant is None
+        """Whether what is said next stands on all that came before, bit for bit.
+
+        Else on what `thin` has left of it, or on what may have been through a lossy codec.
+        """
+        return self._stand.remnant is None and is_exact(self.codec)
+
+    @property
+    def codec(self) -> str:
+        """How its keys and values are stored below the device; all but `raw` lose some of their bits there."""
+        return self._ask.codec
 
     # -- what others say
 
@@ -174,7 +187,7 @@ class Session:
         if durable:
             self._stand.whole("kept on a disk")
             note = {"history": plain(self._history)}
-            self._host.saved.keep(key, self.tokens, tenant=self._ask.tenant, note=note)
+            self._host.saved.keep(key, self.tokens, tenant=self._ask.tenant, note=note, codec=self.codec)
         mark = Mark(key, self._history, self._host.engine.fingerprint, self._ask.tenant, self._stand.remnant)
         with work_span(names.KV_SNAPSHOT, {names.KV_KEY: key, names.KV_TOKENS: len(self.tokens)}):
             self._marks[key] = mark
@@ -245,8 +258,9 @@ class Session:
 
     def __repr__(self) -> str:
         state = f"{len(self._children)} forks, {len(self._marks)} marks" if self._let_go.alive else "closed"
-        thinned = "" if self.exact else f" | {self._stand!r}"
-        return f"<Session {len(self.tokens)} tokens, {self.said} of an answer | {state}{thinned}>"
+        lossy = "" if is_exact(self.codec) else f" | lossy: {self.codec}"
+        lossy += "" if self._stand.remnant is None else f" | {self._stand!r}"
+        return f"<Session {len(self.tokens)} tokens, {self.said} of an answer | {state}{lossy}>"
 
     def _settle(self, family: Family, ask: Ask, history: History) -> None:
         self._host = family.host
@@ -254,7 +268,7 @@ class Session:
         self._name = f"{family.program}#{family.salt}.{next(family.numbers)}"
         self._ask = replace(ask, branch=self._name)
         self._history = history
-        self._stand = Standing(family.host.thinner, Line(family.program, self._name, ask.tenant))
+        self._stand = Standing(family.host.thinner, Line(family.program, self._name, ask.tenant, ask.codec))
         self._born = len(history.tokens)  # where it left its parent
         self._marks: dict[str, Mark] = {}
         self._children: WeakSet[Session] = WeakSet()
@@ -311,7 +325,8 @@ class Session:
         self._keep(self._name, self.tokens)
 
     def _keep(self, key: str, tokens: tuple[int, ...]) -> None:
-        self._host.mark(key, tokens, tenant=self._ask.tenant, remnant=self._stand.remnant)
+        tenant, remnant = self._ask.tenant, self._stand.remnant
+        self._host.mark(key, tokens, tenant=tenant, codec=self.codec, remnant=remnant)
 
     def _idle(self) -> None:
         if not self._let_go.alive:

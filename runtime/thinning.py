@@ -25,6 +25,7 @@ class Line:
     program: str
     branch: str
     tenant: str
+    codec: str
 
 
 class Thinner:
@@ -49,6 +50,7 @@ class Thinner:
             tokens[:-1],
             Sampling(max_tokens=1),
             tenant=line.tenant,
+            codec=line.codec,
             forced=tokens[-1:],
             place=here(),
         )
@@ -125,7 +127,7 @@ class _Work:
         cutting.read(thin.pages, past)
         while not await self._loop.aside(cutting.step):
             pass
-        root = self._loop.root(self._turn.tenant)
+        root = self._loop.root(*self._turn.owner)
         if root != thin.root:
             raise Busy("the weights of the model changed while a context was thinned: thin it again")
         remnant = Remnant(policy, budget, past, tuple(past[at] for at in cutting.kept), cutting.digest)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..kvstore import RAW, is_exact
 from .engines import End, Said
 
 
@@ -72,6 +73,8 @@ class Facts:
     """The lowest tier from which some of what was reused had to be fetched."""
     dropped_tokens: int = 0
     """Of so many tokens of the prompt each head has no keys and values: the context was thinned before."""
+    codec: str = RAW
+    """How its context is stored below the device."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
     held_until: float = 0.0
@@ -81,8 +84,12 @@ class Facts:
 
     @property
     def exact(self) -> bool:
-        """Whether the answer stands on all of its prompt; else it is not what the model would have said."""
-        return not self.dropped_tokens
+        """False where the context was thinned, or keys and values may have been through a lossy codec.
+
+        In this turn, or in one that it shares with: whoever reuses pages on the device cannot see what they went
+        through, so all turns of such a codec say no.
+        """
+        return not self.dropped_tokens and is_exact(self.codec)
 
 
 @dataclass(frozen=True, slots=True)

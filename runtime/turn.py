@@ -82,6 +82,7 @@ class Turn:
                 why=self.why,
                 tier=self.tier,
                 dropped_tokens=self.request.dropped,
+                codec=self.request.codec,
                 stale_tokens=self.stale,
                 version=version,
                 held_s=kept.seconds,

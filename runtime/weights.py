@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 from uuid import uuid4
 
-from ..kvstore import root
+from ..kvstore import RAW, root
 from ..scheduler import KvPolicy
 
 Running = Literal["refuse", "keep", "abort"]
@@ -13,7 +13,7 @@ Running = Literal["refuse", "keep", "abort"]
 
 
 class Weights:
-    """A version, and the roots of all tenants seen so far. Equal roots may share keys and values.
+    """A version, and the roots of all tenants and codecs seen so far. Equal roots may share keys and values.
 
     Weights that were given while the model runs have a label that no other process, and no other update, will ever
     use again: two trainings that both count their updates from one do not have the same weights.
@@ -25,23 +25,26 @@ class Weights:
         self._life = uuid4().hex
         self._label = ""  # of the present weights: what is stored is sealed with it
         self._named = ""  # the one that names carry: it stands still when keys and values are kept
-        self._roots: dict[str, str] = {}
-        self._tenants: dict[str, str] = {}
+        self._roots: dict[tuple[str, str], str] = {}
+        self._owners: dict[str, tuple[str, str]] = {}
 
-    def behind(self, root: str) -> tuple[str, str] | None:
-        """The tenant that a root was made for, and the label of the present weights; None for a root of others.
+    def behind(self, root: str) -> tuple[str, str, str] | None:
+        """The tenant that a root was made for, the label of the present weights, and the codec; None for one of others.
 
         What lies under a root of others must not be stored any more: part of it may be of the present weights.
         """
-        tenant = self._tenants.get(root)
-        return None if tenant is None else (tenant, self._label)
+        if root not in self._owners:
+            return None
+        tenant, codec = self._owners[root]
+        return tenant, self._label, codec
 
-    def root(self, tenant: str) -> str:
-        """The root of a tenant's context names, in hex."""
-        known = self._roots.get(tenant)
+    def root(self, tenant: str, codec: str = RAW) -> str:
+        """The root of the names of a tenant's contexts that are stored by this codec, in hex."""
+        owner = (tenant, codec)
+        known = self._roots.get(owner)
         if known is None:
-            known = self._roots[tenant] = root(model=self._model, tenant=tenant, weights=self._named).hex()
-            self._tenants[known] = tenant
+            known = root(model=self._model, tenant=tenant, weights=self._named, codec=codec).hex()
+            self._roots[owner], self._owners[known] = known, owner
         return known
 
     def advance(self, version: int, kv: KvPolicy) -> tuple[tuple[str, str], ...]:
@@ -54,5 +57,5 @@ class Weights:
         self.version, self._label = version, f"{self._life}.{version}"
         if kv == "keep":
             return ()
-        old, self._roots, self._tenants, self._named = self._roots, {}, {}, self._label
-        return tuple((before, self.root(tenant)) for tenant, before in old.items())
+        old, self._roots, self._owners, self._named = self._roots, {}, {}, self._label
+        return tuple((before, self.root(*owner)) for owner, before in old.items())

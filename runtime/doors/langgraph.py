@@ -15,6 +15,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from ...kvstore import CodecName
 from ...tools import read_choice, read_tools
 from ..host import Host
 from ..sampling import Sampling
@@ -51,6 +52,9 @@ class ChatSostenuto(BaseChatModel):
     """A folder for contexts that wait for a person: they outlive the process."""
     remote: str | None = Field(default=None, repr=False)
     """The address of a Redis or Valkey where hosts of one model share contexts; it may hold a password."""
+    codec: CodecName = "raw"
+    """How contexts are stored in all of these: bit for bit, or in fewer bytes, as which they share nothing with exact
+    ones; what is said is then marked as not exact."""
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -219,7 +223,7 @@ class ChatSostenuto(BaseChatModel):
                 answering.ticket.cancel()  # a stream that was dropped would end the inner one only some time later
 
     def _call(self, messages: list[BaseMessage], stop: list[str] | None, manager: Any, given: dict[str, Any]) -> Call:
-        told = {"constrain": self.constrain, "timeout": self.timeout, **given}
+        told = {"constrain": self.constrain, "timeout": self.timeout, "codec": self.codec, **given}
         return Call(self._host_for(given), messages, self._sampling(stop, given), whence(manager), told)
 
     def _host_for(self, given: dict[str, Any]) -> Host:

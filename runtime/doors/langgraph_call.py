@@ -50,6 +50,7 @@ class Call:
             tended=joined is not None,
             branch=whence.branch,
             tenant=whence.tenant,
+            codec=given["codec"],
             timeout=given["timeout"],
         )
 
@@ -93,7 +94,7 @@ class Call:
         tell_answer(span, answer, self._host)
         if self._lifecycle is not None and self._host.can.fork:
             context = (*self._answering.prompt, *answer.tokens)
-            self._lifecycle.moments.came(self._whence, self._host, context)
+            self._lifecycle.moments.came(self._whence, self._host, context, codec=self._ask.codec)
         return write_message(answer, model=self._host.engine.name, fingerprint=self._host.engine.fingerprint)
 
 

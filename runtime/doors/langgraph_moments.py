@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from ...kvstore import RAW
 from ..host import Host
 from .langgraph_saver import BoundSaver, Listener
 from .langgraph_whence import Whence
@@ -39,13 +40,13 @@ class Moments(Listener):
         """By the checkpoint departed from, then by line of conversation: one that is made again replaces itself."""
         self._bound: dict[Place, dict[str, _Context]] = {}
 
-    def came(self, whence: Whence, host: Host, tokens: Sequence[int]) -> None:
+    def came(self, whence: Whence, host: Host, tokens: Sequence[int], *, codec: str = RAW) -> None:
         """A model has answered: `tokens` is all that its context holds."""
         thread, levels = whence.thread, whence.departs
         if thread is None or not isinstance(whence.saver, BoundSaver) or not whence.saver.tells(self):
             return  # no checkpoint will be saved of which we would hear
         context = _Context(host, f"{whence.tenant}/{thread}@{id(self)}.{next(self._numbers)}")
-        host.mark(context.key, tokens, tenant=whence.tenant)
+        host.mark(context.key, tokens, tenant=whence.tenant, codec=codec)
         with self._lock:
             for namespace, checkpoint in levels.items():
                 place = (str(thread), namespace, checkpoint)

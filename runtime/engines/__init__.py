@@ -252,8 +252,8 @@ class StepEngine(Engine, Speaker, Protocol):
         """
         ...
 
-    def seal(self, tenant: str, weights: str) -> Seal:
-        """What must agree before anybody may read a tenant's keys and values."""
+    def seal(self, tenant: str, weights: str, codec: str) -> Seal:
+        """What must agree before anybody may read a tenant's keys and values, stored by this codec."""
         ...
 
     def load(self, tensors: Mapping[str, Any], version: int) -> None:

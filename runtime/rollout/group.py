@@ -43,6 +43,16 @@ class Talk(Protocol):
         """Tokens of an answer that was begun and goes on."""
         ...
 
+    @property
+    def codec(self) -> str:
+        """How its context is stored below the device."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether what is said next stands on all that came before, bit for bit."""
+        ...
+
     def feed(self, tokens: Sequence[int]) -> None: ...
     def read(self, messages: Sequence[Message]) -> None: ...
     async def agenerate(self, max_tokens: int | None = None, *, seed: int | None = None) -> Turned: ...
@@ -62,6 +72,8 @@ class Rules:
     toolbox: Toolbox = field(default_factory=Toolbox)
     seed: int | None = None
     """Equal seeds give equal samples; within a group every sample and every turn draws for itself."""
+    exact: bool = False
+    """Whether a session that is lossy, by its codec or because it was thinned, is refused. Off: its rows are marked."""
 
     def __post_init__(self) -> None:
         for name in ("turns", "max_tokens"):
@@ -118,11 +130,19 @@ class Group:
     """
 
     def __init__(self, session: Talk, prompt: Sequence[Message] | Sequence[int], *, n: int, rules: Rules) -> None:
-        """`session` may have read something already. Raises BadRollout for an empty prompt or group."""
+        """`session` may have read something already.
+
+        Raises BadRollout for an empty prompt or group, and for a lossy session where the rules ask for exactness.
+        """
         if n < 1:
             raise BadRollout(f"n: found {n}; expected at least one sample")
         if not prompt:
             raise BadRollout("the prompt is empty: give messages or tokens")
+        if rules.exact and not session.exact:
+            raise BadRollout(
+                f"the session is lossy, by the codec {session.codec} or because it was thinned, and the rules ask for "
+                "exact samples: open another one, or leave `exact` out"
+            )
         self.tally = Tally()
         self._session = session
         self._prompt = prompt

@@ -113,7 +113,7 @@ class Node:
     """Why the model stopped; None for what was read, and while more is to come."""
     reward: float | None = None
     exact: bool = True
-    """Off: the model said it over a thinned context, and would have said it otherwise over all of it."""
+    """Off: it was said over a thinned context, or over keys and values that may have been through a lossy codec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,8 @@ class Sample:
     reward: float | None
     reason: End | None
     exact: bool = True
-    """Off: a part of it was said over a thinned context, so its log probabilities are not those of the tokens."""
+    """Off: some of it was said over a thinned context, or over keys and values that may have been through a lossy
+    codec: its log probabilities are not those of the tokens."""
 
     @property
     def finished(self) -> bool:
@@ -284,7 +285,7 @@ def _check_end(reason: End | None, reward: float | None) -> None:
 
 def _node(value: Any) -> Node:
     piece = Piece(**{name: tuple(column) for name, column in value["piece"].items()})
-    exact = value.get("exact", True)  # what is older than this field knows of nothing else
+    exact = value.get("exact", True)  # rollouts were written before anything could be lossy
     if not isinstance(exact, bool):
         raise BadRollout(f"exact: found {exact!r}; expected true or false")
     return Node(piece, value["parent"], value["reason"], value["reward"], exact)

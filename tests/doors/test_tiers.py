@@ -1,14 +1,17 @@
-"""What a chat model says of the tiers below the device reaches the host that it opens."""
+"""What a chat model says of the tiers below the device, and of how contexts are stored there, is done."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from langchain.agents import create_agent
+from langgraph.checkpoint.memory import InMemorySaver
 
 from sostenuto.runtime import shared
-from sostenuto.runtime.doors.langgraph import ChatSostenuto
+from sostenuto.runtime.doors.langgraph import ChatSostenuto, wrap
 from sostenuto.runtime.host import Host
 
 SECRET = "redis://:secret@127.0.0.1:6379"
@@ -40,3 +43,45 @@ def test_a_chat_model_hands_its_tiers_on_and_shares_its_host_with_those_that_agr
 
 def test_the_servers_password_is_not_shown(opened: list[dict[str, Any]]) -> None:
     assert "secret" not in repr(ChatSostenuto(remote=SECRET))
+
+
+def test_a_lossy_chat_model_shares_nothing_with_an_exact_one_and_its_answers_say_so(
+    host: Host, model: ChatSostenuto
+) -> None:
+    lossy = ChatSostenuto(host=host, codec="int8", max_tokens=4)
+    for each, codec, found in ((model, "raw", False), (lossy, "int8", False), (lossy, "int8", True)):
+        message = each.invoke("Which way did the lossy one go?")
+        facts = message.response_metadata["sostenuto"]["turn"]
+        assert facts["codec"] == codec
+        assert message.usage_metadata is not None
+        read = message.usage_metadata["input_token_details"]["cache_read"]
+        assert (read == facts["prompt_tokens"] - 1) is found
+    for program in list(host.loop.kernel.books.programs):
+        host.finish(program)
+
+
+def test_checkpoints_of_a_lossy_model_keep_its_contexts(
+    host: Host, model: ChatSostenuto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked: list[str] = []
+    mark = host.mark
+
+    def watched(key: str, tokens: Sequence[int], **whose: Any) -> None:
+        marked.append(whose["codec"])
+        mark(key, tokens, **whose)
+
+    monkeypatch.setattr(host, "mark", watched)
+    lossy = ChatSostenuto(host=host, codec="fp8", max_tokens=4)
+    agent: Any = wrap(create_agent(lossy, [], checkpointer=InMemorySaver()))
+    thread: Any = {"configurable": {"thread_id": "a lossy one"}}
+    agent.invoke({"messages": [("user", "Say a word.")]}, thread)
+    assert marked == ["fp8"]
+    agent.checkpointer.delete_thread("a lossy one")
+
+
+def test_an_unknown_codec_is_refused_by_the_chat_model_too(host: Host) -> None:
+    unknown: Any = "zip"
+    with pytest.raises(ValueError, match="'raw', 'fp8', 'int8', 'rotated4' or 'rotated3'"):
+        ChatSostenuto(host=host, codec=unknown)
+    with pytest.raises(ValueError, match="codec 'zip' is unknown: give one of raw, fp8, int8, rotated4, rotated3"):
+        ChatSostenuto(host=host).invoke("Hello.", codec=unknown)

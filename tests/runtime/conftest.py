@@ -199,7 +199,7 @@ class Stage:
 
     def submit(self, tokens: Sequence[int], program: str = "p", branch: str = "main", **rest: Any) -> Ticket:
         """`max_tokens` and other sampling by name; fields of the request go there."""
-        of_the_request = ("forced", "tools_called", "grammar", "said", "tenant", "place")
+        of_the_request = ("forced", "tools_called", "grammar", "said", "tenant", "codec", "place")
         own = {key: rest.pop(key) for key in of_the_request if key in rest}
         rest.setdefault("max_tokens", 8)
         return self.loop.submit(Request(program, branch, tuple(tokens), Sampling(**rest), **own))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ....kvstore import Copy, Seal
+from ....kvstore import Copy, Seal, is_exact
 from ....kvstore.pages import Pages
 from ....kvstore.record import Buffer
 from ....kvstore.seal import veil
@@ -172,8 +172,8 @@ class TorchEngine:
         """Cut a context to so many tokens in each head; ValueError for what the policy cannot do."""
         return Cut(self.model, self.pages, policy, budget, made=self._made, chunk=self._chunk)
 
-    def seal(self, tenant: str, weights: str) -> Seal:
-        """What must agree before anybody may read a tenant's keys and values."""
+    def seal(self, tenant: str, weights: str, codec: str) -> Seal:
+        """What must agree before anybody may read a tenant's keys and values, stored by this codec."""
         shape, model = self.model.shape, self.model
         return Seal(
             model=model.fingerprint,
@@ -187,6 +187,8 @@ class TorchEngine:
             adapter="",
             weights=weights,
             tenant=veil(tenant),
+            codec=codec,
+            exact=is_exact(codec),
         )
 
     def load(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
