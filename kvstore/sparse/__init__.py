@@ -37,7 +37,7 @@ def thin(policy: str, keys: torch.Tensor, budget: int, *, mass: torch.Tensor | N
 def check(policy: str, budget: int) -> None:
     """Raises ValueError, as `thin` would of a long context, for an unknown policy and a budget that is too small."""
     _known(policy)
-    checked(budget, streaming.SINKS + 1 if policy == "streaming" else 1)
+    checked(checked(budget), streaming.SINKS + 1 if policy == "streaming" else 1)
 
 
 def _known(policy: str) -> None:

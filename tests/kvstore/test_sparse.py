@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention as attention
 
-from sostenuto.kvstore.sparse import POLICIES, Policy, Thinned, h2o, keydiff, streaming, thin
+from sostenuto.kvstore.sparse import POLICIES, Policy, Thinned, check, h2o, keydiff, streaming, thin
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 
@@ -53,6 +53,21 @@ def test_what_fits_is_kept_whole_and_is_not_lossy(policy: str) -> None:
         assert "lossy" not in repr(thinned)
     assert not thin(policy, keys, 11, mass=mass).exact
     assert repr(thin(policy, keys, 11, mass=mass)) == f"<Thinned 11/12 by {policy}, lossy>"
+
+
+@pytest.mark.parametrize("budget", range(-1, 8))
+@every_policy
+def test_what_thinning_a_long_context_would_refuse_is_refused_beforehand(policy: str, budget: int) -> None:
+    keys, mass = drawn(1, 1, 40, 4), torch.ones(1, 1, 40)
+    try:
+        thin(policy, keys, budget, mass=mass)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=str(error)):
+            check(policy, budget)
+    else:
+        check(policy, budget)
+    with pytest.raises(ValueError, match="'lru' is unknown"):
+        check("lru", budget)
 
 
 @every_policy
