@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sostenuto.kvstore import Shape
-from sostenuto.kvstore.codecs import CODECS, FP8, INT8, RAW, ROTATED3, ROTATED4, Codec, named
+from sostenuto.kvstore.codecs import CODECS, FP8, INT8, RAW, ROTATED3, ROTATED4, Codec, decoded, encoded, named
+
+from .records import seal
 
 LOSSY = [codec for codec in CODECS if not codec.exact]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -247,3 +251,21 @@ def test_a_codec_is_found_by_its_name_and_the_exact_one_comes_first() -> None:
     assert CODECS[0] is RAW
     with pytest.raises(ValueError, match="'zip' is unknown: give one of raw, fp8, int8, rotated4, rotated3"):
         named("zip")
+
+
+@every_codec
+@every_dtype
+def test_bytes_of_a_page_go_through_the_codec_of_their_seal_and_raw_ones_stay_what_they_are(
+    codec: Codec, dtype: torch.dtype
+) -> None:
+    block = drawn(2, 3, 5, 16, dtype=dtype)
+    shape = shape_of(block)
+    page = RAW.encode(block)
+    sealed = seal(dtype=shape.dtype, layers=2, kv_heads=3, head_dim=16, page=32, codec=codec.name, exact=codec.exact)
+    stored = encoded(page, sealed, 5)
+    assert stored == codec.encode(block)
+    assert decoded(stored, sealed, 5) == RAW.encode(back(codec, block))
+    assert (stored is page) is codec.exact
+    assert (decoded(stored, sealed, 5) == page) is codec.exact
+    with pytest.raises(ValueError, match=r"found \d+ bytes, expected"):
+        decoded(stored[:-1], replace(sealed, codec="int8"), 5)
