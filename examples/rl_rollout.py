@@ -58,7 +58,7 @@ def show(step: dict[str, float]) -> None:
     )
 
 
-def main() -> None:
+def main(steps: int = STEPS, group: int = GROUP) -> None:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # else it says that `rollout_func` may change
     warnings.simplefilter("ignore", FutureWarning)  # TRL uses names that transformers is about to drop
     path = locate().path  # of the packaged model
@@ -66,9 +66,9 @@ def main() -> None:
         rollout = TRLRollout(host, tools=[multiply], turns=2)
         settings = GRPOConfig(
             folder,
-            max_steps=STEPS,
-            per_device_train_batch_size=GROUP,
-            num_generations=GROUP,
+            max_steps=steps,
+            per_device_train_batch_size=group,
+            num_generations=group,
             max_completion_length=64,
             learning_rate=1e-4,
             gradient_checkpointing=False,
@@ -80,20 +80,20 @@ def main() -> None:
             processing_class=AutoTokenizer.from_pretrained(path),
             reward_funcs=reward,
             args=settings,
-            train_dataset=tasks(STEPS),
+            train_dataset=tasks(steps),
             peft_config=LoraConfig(r=8, target_modules=["q_proj", "v_proj"], layers_to_transform=[*range(22, 30)]),
             rollout_func=rollout,
         )
         trainer.train()
-    steps, tally = [each for each in trainer.state.log_history if "reward" in each], rollout.tally
-    for step in steps:
+    told, tally = [each for each in trainer.state.log_history if "reward" in each], rollout.tally
+    for step in told:
         show(step)
     print(f"{tally.computed} tokens computed for {tally.asked} asked, {tally.stale} of them stale; {tally.calls} calls")
-    assert len(steps) == STEPS
+    assert len(told) == steps
     assert tally.computed == tally.stored < tally.asked / 2, "every token of every tree is computed once"
     assert tally.stale == 0, "nothing is used that older weights computed"
     assert tally.calls > tally.rejected == tally.failed == 0
-    assert max(step[f"{DELTA}/max"] for step in steps) < 1e-4
+    assert max(step[f"{DELTA}/max"] for step in told) < 1e-4
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import random
 from collections import defaultdict
+from collections.abc import Mapping
 from statistics import median
 from time import perf_counter
 from typing import Annotated, Any, TypedDict
@@ -109,11 +110,11 @@ def promises(host: Host, engine: Any) -> None:
         assert root.generate().tokens == said, "rolled back and drawn again with the same seed, it says the same"
 
 
-def main() -> None:
-    with Host.open(pool_tokens=8192) as host:
+def main(searches: Mapping[str, Strategy] = SEARCHES, *, dtype: str | None = None) -> None:
+    with Host.open(pool_tokens=8192, dtype=dtype) as host:
         engine: Any = host.engine
         promises(host, engine)
-        for name, strategy in SEARCHES.items():
+        for name, strategy in searches.items():
             counts = []
             for how, share in (("forked", True), ("fresh prompts", False)):
                 before, search = engine.rows, Search(host, problem(1), strategy, share=share)

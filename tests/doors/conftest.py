@@ -1,10 +1,16 @@
-"""One host with the packaged model, and answers put into the model's mouth where its own would not do."""
+"""A host with a tiny model, one with the packaged model, and answers put into a model's mouth.
+
+Most tests ask what a door does with an answer, whatever it says: they run on the tiny one. Where the model itself must
+say something sensible, it is the packaged one.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +21,8 @@ from sostenuto.runtime.doors.langgraph import ChatSostenuto
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.host import Host
 from sostenuto.scheduler import Effect, Event
+
+from ..babbler import build
 
 Say = Callable[..., None]
 
@@ -44,13 +52,38 @@ class Watched:
 
 
 @pytest.fixture(scope="session")
-def host() -> Iterator[Host]:
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("model") / "babbler")
+
+
+@pytest.fixture(scope="session")
+def host(babbler: Path) -> Iterator[Host]:
+    with Host.open(str(babbler), pool_tokens=8192, dtype="float32") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def real_host() -> Iterator[Host]:
+    """With the packaged model."""
     with Host.open(pool_tokens=8192) as opened:
         yield opened
 
 
 @pytest.fixture
 def model(host: Host) -> Iterator[ChatSostenuto]:
+    with greedy(host) as opened:
+        yield opened
+
+
+@pytest.fixture
+def real_model(real_host: Host) -> Iterator[ChatSostenuto]:
+    """The packaged model, for what it says of itself."""
+    with greedy(real_host) as opened:
+        yield opened
+
+
+@contextmanager
+def greedy(host: Host) -> Iterator[ChatSostenuto]:
     """A greedy model. Whatever a test does with it, nothing is left running, waiting or held."""
     # Calls outside of a wrapped graph leave holds that end by time.
     for program in list(host.loop.kernel.books.programs):

@@ -119,8 +119,8 @@ def test_an_agent_computes_after_a_tool_only_what_is_new(
     assert_only_the_new_was_computed(messages)
 
 
-def test_the_model_itself_calls_the_tool_and_answers(model: ChatSostenuto) -> None:
-    messages = wrap(create_agent(model, [get_weather])).invoke(ASK, alone())["messages"]
+def test_the_model_itself_calls_the_tool_and_answers(real_model: ChatSostenuto) -> None:
+    messages = wrap(create_agent(real_model, [get_weather])).invoke(ASK, alone())["messages"]
     (call,) = messages[1].tool_calls
     assert (call["name"], call["args"]["city"].title()) == ("get_weather", "Tokyo")
     assert "21" in messages[-1].content

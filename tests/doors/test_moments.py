@@ -26,7 +26,7 @@ from .conftest import idle, smaller
 from .graphs import PERSON, WAYS, OpenWay, at, talk, turns, where
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def host(host: Host) -> Iterator[Host]:
     with smaller(host, 1536) as small:
         yield small
@@ -34,6 +34,7 @@ def host(host: Host) -> Iterator[Host]:
 
 def crowd(host: Host) -> None:
     """Others come and fill all the room there is but for what is marked."""
+    host.loop.ask()  # all that was told has been heard
     books, ask = host.loop.kernel.books, Ask((), sampling=Sampling(max_tokens=1), tenant=uuid4().hex)
     assert books.held > 0, "nothing is marked"
     before = books.ledger.evicted
@@ -230,6 +231,7 @@ def test_pruning_keeps_the_latest_and_a_copy_keeps_what_the_original_loses(model
     thread = config["configurable"]["thread_id"]
     graph.invoke({"messages": [PERSON]}, config)
     marks = host.loop.kernel.books.ledger.leases
+    host.loop.ask()  # all that was told has been heard
     assert len(marks) == 2
     graph.checkpointer.prune([thread])
     host.loop.ask()
@@ -248,6 +250,7 @@ def test_marks_are_the_first_to_give_way(model: ChatSostenuto, host: Host) -> No
     with Host(TorchEngine(engine.model, pool_tokens=320)) as small:
         graph, config = talk(ChatSostenuto(host=small), InMemorySaver()), where()
         told = graph.invoke({"messages": [PERSON]}, config)
+        small.loop.ask()  # all that was told has been heard
         assert small.loop.kernel.books.held > 0
         other = ChatSostenuto(host=small, max_tokens=2).invoke("word " * 200, where())
         assert other.response_metadata["sostenuto"]["turn"]["prompt_tokens"] > 200

@@ -25,8 +25,8 @@ class TestUnit(ChatModelUnitTests):
 
 class TestIntegration(ChatModelIntegrationTests):
     @pytest.fixture(autouse=True)
-    def _served(self, host: Host) -> None:
-        self.host = host
+    def _served(self, real_host: Host) -> None:
+        self.host = real_host
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

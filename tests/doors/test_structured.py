@@ -40,8 +40,9 @@ def test_the_model_is_held_to_a_class(model: ChatSostenuto, method: Any) -> None
 
 @METHODS
 @pytest.mark.parametrize("schema", [ReviewDict, {**Review.model_json_schema(), "title": "Review"}])
-def test_other_schemas_give_dicts(model: ChatSostenuto, method: Any, schema: Any) -> None:
-    answer = model.with_structured_output(schema, method=method).invoke(ASK)
+def test_other_schemas_give_dicts(real_model: ChatSostenuto, method: Any, schema: Any) -> None:
+    """Numbers without an end are allowed here: the model must end them."""
+    answer = real_model.with_structured_output(schema, method=method).invoke(ASK)
     assert isinstance(answer, dict)
     assert {key: type(value) for key, value in answer.items()} == {"good": bool, "stars": int}
 

@@ -1,7 +1,7 @@
 """A real server on loopback, and clients for it.
 
-Most tests put words into the model's mouth: they run on a tiny model with random weights that reads and writes the
-packaged one's tokens. Where the model itself must do something sensible, it is the doors' shared host.
+Most tests run on the doors' tiny model, on a host of their own. Where the model itself must do something sensible, it
+is the packaged one.
 """
 
 from __future__ import annotations
@@ -10,39 +10,23 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import torch
 import uvicorn
 from openai import OpenAI
 from starlette.applications import Starlette
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sostenuto.runtime.answer import Answering
 from sostenuto.runtime.ask import Ask
 from sostenuto.runtime.doors.http import app
-from sostenuto.runtime.engines.torch.engine import TorchEngine
-from sostenuto.runtime.engines.torch.model import Model
-from sostenuto.runtime.engines.torch.weights import Source, locate
 from sostenuto.runtime.host import Host
 
 from ..conftest import Say, idle, script
 
 Start = Callable[..., str]
-
-TINY: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 8192,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -71,21 +55,9 @@ def running(door: Starlette) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def quick(babbler: Path) -> Iterator[Host]:
     """A host whose model says nothing sensible, at once."""
-    folder = tmp_path_factory.mktemp("quick")
-    tokenizer = AutoTokenizer.from_pretrained(locate().path)
-    torch.manual_seed(7)
-    untyped: Any = AutoModelForCausalLM
-    network = untyped.from_config(AutoConfig.for_model("llama", vocab_size=len(tokenizer), **TINY), dtype=torch.float32)
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            weight.normal_(1.0 if "norm" in name else 0.0, 0.1 if "norm" in name else 0.5)
-        network.lm_head.weight[TINY["eos_token_id"]] = 0  # so that answers end by their limits
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    model = Model.load(Source(str(folder), "quick"), dtype="float32")
-    with Host(TorchEngine(model, pool_tokens=8192)) as opened:
+    with Host.open(str(babbler), pool_tokens=8192, dtype="float32") as opened:
         yield opened
 
 
@@ -97,9 +69,9 @@ def door(quick: Host) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def real_door(host: Host) -> Iterator[str]:
+def real_door(real_host: Host) -> Iterator[str]:
     """A server over the packaged model."""
-    with running(app(host)) as url:
+    with running(app(real_host)) as url:
         yield url
 
 
@@ -131,12 +103,12 @@ def client(door: str) -> Iterator[OpenAI]:
 
 
 @pytest.fixture
-def real(real_door: str, host: Host) -> Iterator[OpenAI]:
+def real(real_door: str, real_host: Host) -> Iterator[OpenAI]:
     """OpenAI's client before the packaged model."""
     with OpenAI(base_url=f"{real_door}/v1", api_key="none", max_retries=0) as opened:
         yield opened
-    _let_go(host)
-    assert idle(host)
+    _let_go(real_host)
+    assert idle(real_host)
 
 
 @pytest.fixture
