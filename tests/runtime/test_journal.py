@@ -148,7 +148,15 @@ def test_a_journal_cut_off_while_it_was_written_names_the_line(journal: Path) ->
         replay(journal)
 
 
-MADE_OF = {"format": FORMAT, "policy": "sostenuto", "room": 4, "page": 4, "hold_budget": 0.9, "grows": True}
+MADE_OF = {
+    "format": FORMAT,
+    "policy": "sostenuto",
+    "room": 4,
+    "page": 4,
+    "hold_budget": 0.9,
+    "grows": True,
+    "tiers": {},
+}
 HEAD = json.dumps(MADE_OF) + "\n"
 
 
