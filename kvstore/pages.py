@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from typing_extensions import Buffer
 
+from .record import Buffer
 from .shape import Shape
 
 
@@ -76,22 +76,21 @@ class Pages:
 
         Raises as `copy` does, and ValueError for bytes of another size than a whole number of tokens.
         """
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given buffer is not writable")  # nor is it written to
-            flat = torch.frombuffer(data, dtype=self._all.dtype)
-        held, odd = divmod(flat.numel() * flat.element_size(), self.shape.bytes_per_token)
+        given = np.frombuffer(data, dtype=np.uint8)
+        held, odd = divmod(given.size, self.shape.bytes_per_token)
         if odd or held < tokens:
             raise ValueError(
-                f"{tokens} tokens were to be written; found {flat.numel() * flat.element_size()} bytes, and a token "
+                f"{tokens} tokens were to be written; found {given.size} bytes, and a token "
                 f"has {self.shape.bytes_per_token}"
             )
-        given = flat.view(self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)[..., :tokens, :]
         stretch = self._stretch(page, tokens)
         if self._bytes is None:
-            stretch.copy_(given)
+            block = torch.from_numpy(given.copy()).view(self._all.dtype)
+            size = (self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)
+            stretch.copy_(block.view(size)[..., :tokens, :])
         else:
-            rows = given.reshape(len(self._bytes), -1)
-            self._bytes[:, self._columns(page, tokens)] = rows.view(torch.uint8).numpy()
+            columns = self._columns(page, tokens)
+            self._bytes[:, columns] = given.reshape(len(self._bytes), -1)[:, : columns.stop - columns.start]
 
     def slots(self, table: Sequence[int], start: int, stop: int) -> torch.Tensor:
         """Where positions `start..stop-1` of a sequence lie whose i-th page is `table[i]`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NewType
 
@@ -51,12 +52,7 @@ class Seal:
     @property
     def digest(self) -> bytes:
         """16 bytes that stand for all fields; each is hashed with its label and length."""
-        hasher = blake2b(digest_size=_SIZE, person=b"sostenuto.seal")
-        for label, value in self.plain().items():
-            raw = str(value).encode()
-            hasher.update(f"{label}:{len(raw)}:".encode())
-            hasher.update(raw)
-        return hasher.digest()
+        return _digest(self)
 
     @property
     def common(self) -> bytes:
@@ -91,3 +87,13 @@ class Seal:
         if seal.page < 1:
             raise BadRecord(f"a seal's page is {seal.page}, expected at least one token")
         return seal
+
+
+@lru_cache(maxsize=256)  # every block that comes back is compared with it, and seals are few
+def _digest(seal: Seal) -> bytes:
+    hasher = blake2b(digest_size=_SIZE, person=b"sostenuto.seal")
+    for label, value in seal.plain().items():
+        raw = str(value).encode()
+        hasher.update(f"{label}:{len(raw)}:".encode())
+        hasher.update(raw)
+    return hasher.digest()
