@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from sostenuto.runtime.engines.torch.weights import Source
 from sostenuto.runtime.errors import BadRollout, Busy, ContextLost, HostClosed, Refused
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.journal import replay
+from sostenuto.runtime.request import Request
 from sostenuto.runtime.rollout import Group, Rules, rollout
 from sostenuto.runtime.rollout.record import Rollout
 from sostenuto.runtime.sampling import Sampling
-from sostenuto.scheduler import Effect, Forget, Preempt, Refuse, Start, Thin
+from sostenuto.scheduler import Effect, Forget, Keep, Preempt, Refuse, Start, Thin
 from sostenuto.tracing import ModelCall, Options, Record, model_span, names, records_of, use
 
-from .conftest import Gated, Pair, build, draw
-from .thinned import Slow, aside, crowd, session
+from .conftest import Gated, Pair, build, draw, read
+from .thinned import COLD, Slow, aside, crowd, session
 
 
 @pytest.fixture
@@ -185,6 +187,50 @@ def test_new_weights_meanwhile_end_it_and_nothing_of_it_is_kept(tiny: Pair) -> N
         assert "0 running | <Ledger 0/256 taken" in host.loop.ask()
 
 
+def test_a_turn_that_is_aborted_in_the_middle_of_the_context_leaves_nothing_held(tiny: Pair) -> None:
+    engine = Gated(tiny.ours, chunk=16)
+    with Host(engine) as host, session(host) as talk:
+        thread, came = aside(lambda: talk.thin("streaming", budget=20))
+        engine.let(2)
+        for _ in range(3):
+            engine.wait()
+        host.abort()
+        engine.open()
+        thread.join()
+        assert [type(one) for one in came] == [Busy]
+        assert "0 running | <Ledger 0/256 taken | 4 cached" in host.loop.ask(), "what was computed can be found"
+
+
+def test_nobody_elses_mark_gives_way_before_the_sessions_own(tiny: Pair) -> None:
+    effects = list[Effect]()
+    with Host(TorchEngine(tiny.ours, pool_tokens=104)) as host, session(host, draw(16, seed=7)) as other:
+        other.generate(1)
+        with session(host, draw(70)) as talk:
+            talk.generate()
+            host.loop.ask()
+            host.loop.watch(effects.append)
+            assert talk.thin("streaming", budget=60) == 17
+            host.loop.ask()
+            assert sum(isinstance(effect, Forget) for effect in effects) == 1, (
+                "of the whole context, whose time is over"
+            )
+        assert other.generate(1).facts.reused_tokens == 16
+
+
+async def test_what_is_done_aside_comes_after_every_copy_that_was_asked_for(tiny: Pair) -> None:
+    done: list[str] = []
+
+    class Flushed(TorchEngine):
+        def flush(self) -> None:
+            done.append("copies")
+            super().flush()
+
+    with Host(Flushed(tiny.ours, pool_tokens=512)) as host:
+        for _ in range(2):
+            host.loop.within(host.loop.aside(done.append, "work")).result()
+    assert done == ["copies", "work"] * 2, "else a copy may be made over what was written"
+
+
 def test_a_pool_that_cannot_hold_the_context_refuses_to_thin_it(tiny: Pair) -> None:
     with Host(TorchEngine(tiny.ours, pool_tokens=64)) as host, session(host) as talk:
         with pytest.raises(Refused, match="the pool has 8"):
@@ -242,8 +288,9 @@ def test_the_journal_replays(tiny: Pair, tmp_path: Path) -> None:
     kernel, count = replay(path)
     assert count > 20
     kernel.books.check()
-    kinds = path.read_text()
-    assert all(f'"kind":"{kind}"' in kinds for kind in ("Thinning", "Thinned", "Placed", "Thin", "Place"))
+    text = path.read_text()
+    assert all(f'"kind":"{kind}"' in text for kind in ("Thinning", "Thinned", "Placed", "Thin", "Place"))
+    assert text.count('"kind":"NeedRoom"') <= 6, "nobody asks for more pages than it has slots for"
 
 
 def test_what_is_left_is_kept_until_the_session_is_closed(host: Host) -> None:
@@ -252,8 +299,12 @@ def test_what_is_left_is_kept_until_the_session_is_closed(host: Host) -> None:
     with session(host) as talk:
         talk.thin("streaming", budget=20)
         assert "3 held by 1" in host.loop.ask()
+        talk.generate()
+        talk.mark("here")
+        assert "4 held by 2" in host.loop.ask()
     host.loop.ask()
-    assert [effect.tokens for effect in effects if isinstance(effect, Forget)] == [20]
+    assert [effect.tokens for effect in effects if isinstance(effect, Keep)] == [20, 28, 28], "with what was said"
+    assert [effect.tokens for effect in effects if isinstance(effect, Forget)] == [28, 28]
     assert "0 held by 0" in repr(host)
 
 
@@ -295,6 +346,24 @@ def test_spans_say_what_was_thinned_and_which_answers_stand_on_it(
     whole, less = [one.attributes for one in every if one.name == "chat tiny"]
     assert names.KV_EXACT not in whole
     assert (less[names.KV_EXACT], less[names.KV_DROPPED_TOKENS]) == (False, 70)
+
+
+def test_holds_and_what_takes_them_up_say_that_they_are_of_a_thinned_context(
+    host: Host, spans: Callable[[], list[Record]]
+) -> None:
+    with session(host) as talk, model_span(ModelCall("outer")) as outer:
+        talk.thin("keydiff", budget=27)
+        remnant = talk.mark("here").remnant
+
+        def say(tokens: tuple[int, ...]) -> tuple[int, ...]:
+            wanted = Request("p", "b", tokens, COLD, remnant=remnant, place=outer.context)
+            pauses = replace(wanted, tools_called=lambda text, reason: ("search",))
+            return (*tokens, *read(host.loop.submit(pauses)).tokens)
+
+        say(say(talk.tokens))
+    told = {one.name: one.attributes for one in spans() if one.name in (names.KV_HOLD, names.KV_RESTORE)}
+    assert [told[name][names.KV_EXACT] for name in (names.KV_HOLD, names.KV_RESTORE)] == [False, False]
+    assert told[names.KV_RESTORE][names.KV_RECOMPUTED_TOKENS] == 0
 
 
 def test_rollouts_say_which_samples_were_said_over_a_thinned_context(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,20 @@ def roots(host: Host) -> set[BlockHash]:
     ledger = host.loop.kernel.ledger
     contents = [ledger.content(PageId(page)) for page in range(ledger.room)]
     return {content.parent for content in contents if content is not None and content.depth == 0}
+
+
+def test_what_is_left_has_other_names_wherever_other_positions_were_kept(host: Host) -> None:
+    with session(host) as talk:
+        talk.thin("keydiff", budget=27)
+        remnant = talk.mark("here").remnant
+    assert remnant is not None
+    exact = host.root()
+    others = [replace(remnant, digest=b"0" * 16), replace(remnant, budget=28), replace(remnant, policy="h2o")]
+    others += [replace(remnant, past=(*remnant.past[:-1], 5))]
+    roots = {each.root(exact) for each in (remnant, *others)} | {remnant.root(host.root("other")), exact}
+    assert len(roots) == 7
+    assert (remnant.dropped, remnant.behind(talk.tokens), remnant.behind(talk.tokens[:-1])) == (62, True, False)
+    assert remnant.slots(talk.tokens) == (*remnant.kept, talk.tokens[-1])
 
 
 # -- forks, marks and rollbacks
