@@ -3,24 +3,20 @@
 make bench-kvstore [ARGS="--tokens 1024 8192 65536 --restored 1024 4096 --runs 21"]
 
 Forks and rollbacks are those of the packaged model's geometry, beside a deep copy of a DynamicCache of the same size.
-What comes back is real bytes through the real tiers, beside computing it anew, and beside what memory and disk could
-do at most: the same bytes copied by one thread and by all, and the same bytes read by `readinto`, in the same run.
-Sizes and limits are taken in turns, so that whatever else the machine does hits all alike.
+What comes back: `kvstore_restore.py`. With --all, what `kvstore_ledger.py` and `kvstore_lossy.py` measure follows.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import copy
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -29,13 +25,11 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from sostenuto.bench.kvstore_restore import ROOT, Row, recomputed, restored, spread
 from sostenuto.bench.report import machine
-from sostenuto.kvstore import Branch, Ledger, Seal, Shape, root
+from sostenuto.kvstore import Branch, Ledger, Shape
 from sostenuto.kvstore.pages import Pages
-from sostenuto.kvstore.record import Block, Link, check, links, pack, unpack
-from sostenuto.kvstore.seal import veil
-from sostenuto.kvstore.tiers import DiskTier, HostTier, Tier
-from sostenuto.runtime.engines.torch.model import Model, Piece
+from sostenuto.runtime.engines.torch.model import Model
 from sostenuto.runtime.engines.torch.weights import locate
 
 SEED = 0
@@ -43,8 +37,6 @@ GIVEN_UP = 64
 """Tokens that a rollback gives up."""
 OUT = Path(__file__).parent / "results" / "kvstore.json"
 OTHERS = {"ledger": "kvstore_ledger", "lossy": "kvstore_lossy"}
-ROOT = root(model="bench")
-Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,11 +71,9 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     found["slopes"] = {name: _slope(found[name]) for name in ("fork", "rollback")}
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         for tokens in asked.restored:
-            recompute = _recompute(model, tokens)
-            for name, row in asyncio.run(
-                _restored(model.shape, tokens, asked.runs, Path(folder) / str(tokens))
-            ).items():
-                row |= {"recompute_us_per_token": recompute, "faster": recompute / row["us_per_token"]}
+            anew = recomputed(model, tokens)
+            for name, row in restored(model.shape, tokens, asked.runs, Path(folder) / str(tokens)).items():
+                row |= {"recompute_us_per_token": anew, "faster": anew / row["us_per_token"]}
                 found.setdefault(name, []).append(row)
     found["limits"] = {
         "memory_bytes_per_s": found["restore_host"][-1]["limit_bytes_per_s"],
@@ -118,8 +108,8 @@ def _forks(shape: Shape, sizes: Sequence[int], runs: int) -> list[Row]:
     for tokens, parent, forked, written in zip(sizes, parents, forks, writes, strict=True):
         kept: list[Branch] = []
         books = _allocated(lambda parent=parent, kept=kept: kept.append(parent.fork()))  # type: ignore[misc]
-        row = _row(tokens, forked) | {"bytes": books + copied, "bytes_of_books": books, "bytes_copied": copied}
-        row |= {"first_write_us_p50": _row(tokens, written)["us_p50"]}
+        row = spread(tokens, forked) | {"bytes": books + copied, "bytes_of_books": books, "bytes_copied": copied}
+        row |= {"first_write_us_p50": spread(tokens, written)["us_p50"]}
         rows.append(row | {"deep_copy_us_p50": _deep_copy(shape, tokens), "deep_copy_bytes": _size(shape, tokens)})
     return rows
 
@@ -144,7 +134,7 @@ def _rollbacks(shape: Shape, sizes: Sequence[int], runs: int) -> list[Row]:
     for tokens, branch, taken in zip(sizes, branches, times, strict=True):
         grow(branch)
         books = _allocated(lambda tokens=tokens, branch=branch: branch.rollback(tokens))  # type: ignore[misc]
-        rows.append(_row(tokens, taken) | {"bytes": books, "given_up": GIVEN_UP})
+        rows.append(spread(tokens, taken) | {"bytes": books, "given_up": GIVEN_UP})
     return rows
 
 
@@ -184,146 +174,6 @@ def _deep_copy(shape: Shape, tokens: int) -> float:
 
 def _size(shape: Shape, tokens: int) -> int:
     return tokens * shape.bytes_per_token
-
-
-@torch.inference_mode()
-def _recompute(model: Model, tokens: int) -> float:
-    """Microseconds a token of a prefill of so many, in chunks of 512, at the best of two."""
-    pages = Pages(model.shape, -(-tokens // model.shape.page))
-    ids = torch.randint(100, model.vocab - 100, (tokens,)).tolist()
-    times = []
-    for _ in range(2):
-        begin = perf_counter()
-        for start in range(0, tokens, 512):
-            part = ids[start : start + 512]
-            model.forward([Piece(range(pages.room), start, part, wants=start + len(part) == tokens)], pages)
-        times.append(perf_counter() - begin)
-    return min(times) / tokens * 1e6
-
-
-async def _restored(shape: Shape, tokens: int, runs: int, folder: Path) -> dict[str, Row]:
-    """From a tier to the pages, as a fetch does it; and the same bytes at the speed of memory and disk.
-
-    What lies in host memory is believed, as `host_tokens` has it, then verified as what comes from a disk always is.
-    """
-    pages = Pages(shape, -(-tokens // shape.page))
-    for tensor in (*pages.k, *pages.v):
-        tensor.normal_()
-    chain, seal = links([at % 1000 for at in range(tokens)], shape.page, ROOT), _seal(shape)
-    records = {link.name: pack(_block(link, seal, pages, at)) for at, link in enumerate(chain)}
-    size = pages.room * shape.bytes_per_page
-    source = torch.ones(size, dtype=torch.uint8)
-    target = torch.ones(size, dtype=torch.uint8)
-    tiers: dict[str, Tier] = {
-        "restore_host": HostTier(verify=False),
-        "restore_host_verified": HostTier(),
-        "restore_disk": DiskTier.open(folder),
-    }
-    found = {}
-    for name, tier in tiers.items():
-        cold = name == "restore_disk"
-        await tier.put(records)
-
-        async def fetch(tier: Tier = tier) -> None:
-            got = await tier.get([link.name for link in chain])
-            await asyncio.to_thread(_write, pages, chain, seal, got)
-
-        def read() -> None:
-            _read_all(folder)
-
-        def copied() -> None:
-            _copied(source, target, 1)
-
-        def copied_by_all() -> None:
-            _copied(source, target, torch.get_num_threads())
-
-        limits = [read] if cold else [copied, copied_by_all]
-        times = await _in_turns(runs, [fetch, *limits], folder if cold else None)
-        row = _row(tokens, times[0])
-        row |= {"us_per_token": row["us_p50"] / tokens, "bytes": size, "bytes_per_s": size / (row["us_p50"] / 1e6)}
-        row |= {"limit": "read from the disk, cold" if cold else "copied in memory by one thread"}
-        row |= {"limit_bytes_per_s": size / median(times[1])}
-        row |= {"of_limit": row["bytes_per_s"] / row["limit_bytes_per_s"]}
-        found[name] = row if cold else row | {"all_threads_bytes_per_s": size / median(times[2])}
-        await tier.aclose()
-    return found
-
-
-async def _in_turns(
-    runs: int, calls: Sequence[Callable[[], Awaitable[None] | None]], cold: Path | None
-) -> list[list[float]]:
-    """Seconds of each call; before each, the system is made to forget what it has read of a folder."""
-    times: list[list[float]] = [[] for _ in calls]
-    for number in range(-1, runs):
-        for call, taken in zip(calls, times, strict=True):
-            if cold is not None:
-                _forget(cold)
-            start = perf_counter()
-            waiting = call()
-            if waiting is not None:
-                await waiting
-            if number >= 0:
-                taken.append(perf_counter() - start)
-    return times
-
-
-def _block(link: Link, seal: Seal, pages: Pages, page: int) -> Block:
-    return Block(link.name, link.parent, link.tokens, seal.digest, pages.read(page, len(link.tokens)))
-
-
-def _seal(shape: Shape) -> Seal:
-    return Seal(
-        model="bench",
-        dtype=shape.dtype,
-        layers=shape.layers,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        page=shape.page,
-        rope="",
-        tokenizer="",
-        adapter="",
-        weights="",
-        tenant=veil("default"),
-    )
-
-
-def _write(pages: Pages, chain: Sequence[Link], seal: Seal, records: Any) -> None:
-    for page, link in enumerate(chain):
-        block = unpack(records[link.name], verified=True)
-        check(block, link, seal)
-        pages.write(page, len(block.tokens), block.payload)
-
-
-def _copied(source: torch.Tensor, target: torch.Tensor, threads: int) -> None:
-    """What memory can do: as many bytes, copied in one piece."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    target.copy_(source)
-    torch.set_num_threads(before)
-
-
-def _read_all(folder: Path) -> None:
-    """What the disk can do: the same files, read in pieces of 16 MiB."""
-    buffer = bytearray(16 << 20)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
-
-
-def _forget(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _row(tokens: int, seconds: Sequence[float]) -> Row:
-    ordered = sorted(each * 1e6 for each in seconds)
-    at = {"us_min": 0, "us_p50": len(ordered) // 2, "us_p99": min(len(ordered) - 1, int(len(ordered) * 0.99))}
-    return {"tokens": tokens, "n": len(ordered)} | {name: round(ordered[place], 1) for name, place in at.items()}
 
 
 def _slope(rows: Sequence[Row]) -> dict[str, float]:
@@ -368,15 +218,16 @@ def table(found: dict[str, Any]) -> list[str]:
         more = f"{slope['us_p50_per_1000_tokens']:+.2f} us, {slope['bytes_per_1000_tokens']:+.1f} bytes"
         lines.append(f"  1,000 tokens more: {more}")
     for name in (name for name in found if name.startswith("restore_")):
-        lines += ["", f"{name:<26}us/token  computed anew  anew/ours    MB/s  limit MB/s  of limit  of all threads"]
+        lines += ["", f"{name:<26}us/token  computed anew  anew/ours    MB/s  limit MB/s  of limit  by processor time"]
         for row in found[name]:
-            every = row.get("all_threads_bytes_per_s")
             lines.append(
                 f"  of {row['tokens']:>7,} tokens   {row['us_per_token']:>11.1f}{row['recompute_us_per_token']:>15.1f}"
                 f"{row['faster']:>11.0f}{row['bytes_per_s'] / 1e6:>8.0f}{row['limit_bytes_per_s'] / 1e6:>12.0f}"
-                f"{row['of_limit']:>10.2f}" + ("" if every is None else f"{row['bytes_per_s'] / every:>16.2f}")
+                f"{row['of_limit']:>10.2f}{row['of_limit_in_processor_time']:>19.2f}"
             )
-        lines.append(f"  the limit: the same bytes {found[name][0]['limit']}")
+        every = row.get("all_threads_bytes_per_s")
+        also = "" if every is None else f"; by all threads {every / 1e6:,.0f} MB/s"
+        lines.append(f"  the limit: {row['limit']}{also}")
     return lines
 
 
