@@ -11,12 +11,24 @@ from sostenuto.runtime.cli import main
 from sostenuto.runtime.journal import FORMAT
 from sostenuto.tracing import read_otlp_json
 
+from ..babbler import build
+
 
 def test_a_small_demo_compares_both_policies_and_leaves_a_trace_and_a_journal_that_replays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert_a_small_demo_tells_all(tmp_path, capsys, "--model", str(build(tmp_path / "terse", terse=True)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_it_does_so_with_the_model_that_comes_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_a_small_demo_tells_all(tmp_path, capsys)
+
+
+def assert_a_small_demo_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> None:
     out = tmp_path / "out"
-    assert main(["demo", "--agents", "2", "--rounds", "2", "--out", str(out), "--json"]) == 0
+    assert main(["demo", "--agents", "2", "--rounds", "2", "--out", str(out), "--json", *more]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(told) == {"policies", "sweep", "computed_ratio", "trace", "journal"}
     assert set(told["policies"]) == {"sostenuto", "forgetful"}

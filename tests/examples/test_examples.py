@@ -28,7 +28,7 @@ def test_every_search_by_forks_computes_a_fraction_of_what_fresh_prompts_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In float32, where the two ways find the same nodes: with so few of them it is these that are compared."""
-    searches = {"best of 4": best_of(4), "beam 1x4": beam(1, 4), "mcts of 3": mcts(3, 3)}
+    searches = {"best of 4": best_of(4), "beam 1x3": beam(1, 3), "mcts of 3": mcts(3, 3)}
     tree_search.main(searches, dtype="float32")
     assert_forks_compute_a_fraction(capsys.readouterr().out.splitlines())
 

@@ -11,6 +11,7 @@ import pytest
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rl_rollout.py"
 
 
+@pytest.mark.timeout(300)
 def test_a_step_computes_each_token_once(capsys: pytest.CaptureFixture[str]) -> None:
     from sostenuto.examples import rl_rollout  # it loads TRL, which takes seconds
 
