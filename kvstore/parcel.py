@@ -62,6 +62,8 @@ def unpack_context(source: Buffer | Path, *, seal: Seal, root: BlockHash) -> Par
     from the root on, and name, parent, tokens and seal of each block. Raises BadRecord for what is damaged and
     Mismatch, with each field that differs, for what belongs to others.
     """
+    if isinstance(source, str):
+        raise TypeError("a parcel is bytes, or the Path of a file of them; found a str")
     data = memoryview(source.read_bytes() if isinstance(source, Path) else source).cast("B")
     count, length = _head(data)
     start = aligned(_FIXED.size)

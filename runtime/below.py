@@ -42,6 +42,8 @@ class Tiers:
         for name, value in (("host_tokens", self.host_tokens), ("store_tokens", self.store_tokens or 0)):
             if value < 0:
                 raise ValueError(f"{name}: found {value}; expected 0 or more")
+        if not isinstance(self.remote, str | None):
+            raise ValueError(f"remote: found {self.remote!r}; expected an address such as redis://127.0.0.1:6379/0")
 
     def look(self) -> None:
         """Raises now what would be wrong later, when a model has been loaded.

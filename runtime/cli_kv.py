@@ -27,6 +27,7 @@ def kv_options(parser: argparse.ArgumentParser) -> None:
     gc.add_argument(
         "--least", type=_share, default=0.0, metavar="SHARE", help="leave segments with less garbage (default: 0)"
     )
+    gc.add_argument("--unmarked", action="store_true", help="drop all blocks first that are in no snapshot")
 
 
 def kv_shown(options: argparse.Namespace, now: float) -> tuple[str, int]:
@@ -106,6 +107,8 @@ def _verify(store: Store, options: argparse.Namespace, now: float) -> _Answer:
 
 
 def _gc(store: Store, options: argparse.Namespace, now: float) -> _Answer:
+    if options.unmarked:
+        store.drop(store.unmarked())
     freed = sum(store.gc(options.least), Freed())
     _, size, _ = store.log.size
     found = {"freed_bytes": freed.bytes, "rewritten_segments": freed.segments, "bad": freed.bad, "bytes": size}

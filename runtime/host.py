@@ -226,7 +226,10 @@ class Host:
 
         Every hint is answered, also one that is nonsense; none changes what is said.
         """
-        text = message if isinstance(message, str) else json.dumps(message)
+        try:
+            text = message if isinstance(message, str) else json.dumps(message)
+        except (TypeError, ValueError, RecursionError):
+            text = type(message).__name__  # no JSON: it is answered like any other nonsense
         return self.loop.within(hinted(self.loop, text, tenant, next(self._numbers))).result()
 
     def tell(self, event: Event) -> None:

@@ -64,6 +64,8 @@ class Thinner:
                 f"{engine.name} cannot cut a context to a budget: that takes an embedded model whose layers all see "
                 "the whole of their past, without a window"
             )
+        if not isinstance(budget, int) or isinstance(budget, bool):
+            raise ValueError(f"budget: found {budget!r}; expected a whole number of tokens")
         return cast(StepEngine, engine).cutting(policy, budget)
 
 

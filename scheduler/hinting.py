@@ -57,7 +57,7 @@ class Hinting:
         self._kept.expire()  # what has come to its end is in nobody's way
         try:
             data = json.loads(event.message)
-        except ValueError:
+        except (ValueError, RecursionError):  # nonsense may be nested as deep as it likes
             data = event.message
         heard = hear(data, now=self._books.now)
         root = BlockHash(bytes.fromhex(event.root))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..kvstore import Branch, Ledger, Snapshot
+from ..kvstore import Branch, Ledger, PageId, Snapshot
 from .events import ProgramId
 
 _POOLS = 4
@@ -40,6 +40,10 @@ class Left:
             left = self._forget(program, each)
             if left is not None:
                 self._ledger.demote(left.found())
+
+    def contexts(self, program: ProgramId) -> list[list[PageId]]:
+        """The pages in which what each line of a program stood on still lies, from the beginning on."""
+        return [left.found() for left in self._lines.get(program, {}).values()]
 
     def __repr__(self) -> str:
         return f"<Left {self._pages} pages of {len(self._lines)} programs>"

@@ -59,16 +59,17 @@ class Retaining:
             turn.branch.close()
 
     def park(self, name: ProgramId) -> None:
-        """A program waits for a person."""
-        program = self._books.programs.get(name)
-        if program is None:
+        """A program waits for a person. What it holds is copied, and what it left behind though nothing held it."""
+        left = self.left.contexts(name)
+        if name not in self._books.programs and not left:
             return
+        program = self._books.program(name)
         retention = self._policy.retain(self._books, program, ())
-        for key in program.leases.values():
-            self._copy(self._books.ledger.leases[key].pages, retention)
+        for pages in (*left, *(self._books.ledger.leases[key].pages for key in program.leases.values())):
+            self._copy(pages, retention)
         if retention.seconds <= 0:
             self.let_go_all(program, retention.why, "parked")
-            self._books.forget_if_idle(program)
+        self._books.forget_if_idle(program)
 
     def _copy(self, pages: Sequence[PageId], retention: Retention) -> None:
         for tier in retention.tiers:

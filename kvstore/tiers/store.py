@@ -140,6 +140,11 @@ class Store:
         for number in self.log.garbage(least):
             yield self.log.rewrite(number)
 
+    def unmarked(self) -> list[BlockHash]:
+        """Blocks that no snapshot needs: contexts that somebody may come back to, and that can be computed anew."""
+        self.ready()
+        return [head.name for head in self.log.heads() if not self.marks.needs(head.name)]
+
     def ready(self, *, write: bool = False) -> None:
         """Raise TierGone unless the store is open and, if asked, open for writing."""
         if self._folder.closed:

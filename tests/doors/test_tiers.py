@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 
 from sostenuto.runtime import shared
 from sostenuto.runtime.doors.langgraph import ChatSostenuto, wrap
@@ -85,3 +90,21 @@ def test_an_unknown_codec_is_refused_by_the_chat_model_too(host: Host) -> None:
         ChatSostenuto(host=host, codec=unknown)
     with pytest.raises(ValueError, match="codec 'zip' is unknown: give one of raw, fp8, int8, rotated4, rotated3"):
         ChatSostenuto(host=host).invoke("Hello.", codec=unknown)
+
+
+def test_an_agent_that_asks_a_person_in_a_node_is_taken_up_by_the_next_host(babbler: Path, tmp_path: Path) -> None:
+    saver, thread = InMemorySaver(), RunnableConfig(configurable={"thread_id": "order"})
+    asked: list[Any] = [{"messages": [HumanMessage("word " * 100)]}, Command(resume="yes")]
+    told = []
+    for given in asked:
+        with Host.open(str(babbler), pool_tokens=2048, dtype="float32", store=tmp_path / "kv") as opened:
+            model = ChatSostenuto(host=opened, max_tokens=12)
+            graph = StateGraph(MessagesState)
+            graph.add_node("plan", lambda state, model=model: {"messages": [model.invoke(state["messages"])]})
+            graph.add_node("person", lambda state: {"messages": [HumanMessage(interrupt("May I?"))]})
+            graph.add_node("tell", lambda state, model=model: {"messages": [model.invoke(state["messages"])]})
+            graph.add_edge(START, "plan").add_edge("plan", "person").add_edge("person", "tell")
+            result: Any = wrap(graph.compile(checkpointer=saver)).invoke(given, thread)
+            told.append(result["messages"][-1].response_metadata["sostenuto"]["turn"])
+    assert told[1]["tier"] == "disk"
+    assert told[1]["reused_tokens"] >= told[0]["prompt_tokens"]

@@ -197,3 +197,16 @@ def test_no_torch_is_loaded(tier: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tier)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_gc_drops_what_no_snapshot_needs_where_that_is_asked_for(
+    tier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = as_json(capsys, "ls", tier)
+    as_json(capsys, "gc", tier)
+    assert as_json(capsys, "ls", tier)["blocks"] == before["blocks"]
+    as_json(capsys, "gc", tier, "--unmarked")
+    after = as_json(capsys, "ls", tier)
+    assert 0 < after["blocks"] < before["blocks"]
+    assert after["snapshots"] == before["snapshots"]
+    assert as_json(capsys, "verify", tier)["faults"] == []

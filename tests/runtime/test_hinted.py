@@ -204,3 +204,9 @@ def test_sharing_and_retaining_are_accepted_for_what_is_held(host: Host) -> None
 def test_nonsense_is_rejected_with_the_reason(host: Host, message: Any) -> None:
     (reply,) = host.hint(message)
     assert (reply.outcome, bool(reply.why)) == ("rejected", True)
+
+
+@pytest.mark.parametrize("nonsense", ["[" * 100_000, b"x", object(), {1, 2}], ids=["deep", "bytes", "object", "set"])
+def test_what_is_not_even_json_is_answered(host: Host, nonsense: object) -> None:
+    (reply,) = host.hint(nonsense)
+    assert reply.outcome == "rejected"

@@ -237,3 +237,15 @@ def test_a_turn_that_has_grown_as_large_as_the_pool_is_not_left_waiting_when_it_
     effects = it.tell(Reweighted("recompute", ((ROOT, root(model="m", weights="1").hex()),)))
     assert isinstance(effects[-1], Stop)
     assert "0 waiting | 0 running" in repr(it.kernel)
+
+
+def test_a_program_that_waits_for_a_person_is_copied_though_nothing_held_what_it_left() -> None:
+    it = stage(host=None, disk=None)
+    it.run("a", range(10), program="p")
+    it.tell(Finished(TurnId("a")))
+    assert not it.kernel.books.programs
+    move = only(it.tell(Interrupted(ProgramId("p"))), Move)
+    assert (move.source, move.target) == ("device", "disk")
+    assert [block.tokens for block in move.blocks] == [tuple(range(4)), tuple(range(4, 8)), (8, 9)]
+    assert not it.kernel.books.programs
+    assert it.tell(Interrupted(ProgramId("nobody"))) == []
