@@ -65,10 +65,10 @@ class Pages:
 
         A copy of its own, in the machine's byte order. Raises as `copy` does.
         """
-        stretch = self._stretch(page, tokens)
+        at = self._place(page, tokens)
         if self._bytes is not None:
-            return memoryview(self._bytes[:, self._columns(page, tokens)].copy().reshape(-1))
-        flat: Any = stretch.contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+            return memoryview(self._bytes[:, self._columns(at)].copy().reshape(-1))
+        flat: Any = self._all[..., at, :].contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
         return memoryview(flat)
 
     def write(self, page: int, tokens: int, data: Buffer) -> None:
@@ -83,14 +83,14 @@ class Pages:
                 f"{tokens} tokens were to be written; found {given.size} bytes, and a token "
                 f"has {self.shape.bytes_per_token}"
             )
-        stretch = self._stretch(page, tokens)
-        if self._bytes is None:
-            block = torch.from_numpy(given.copy()).view(self._all.dtype)
-            size = (self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)
-            stretch.copy_(block.view(size)[..., :tokens, :])
-        else:
-            columns = self._columns(page, tokens)
+        at = self._place(page, tokens)
+        if self._bytes is not None:
+            columns = self._columns(at)
             self._bytes[:, columns] = given.reshape(len(self._bytes), -1)[:, : columns.stop - columns.start]
+            return
+        size = (self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)
+        block = torch.from_numpy(given.copy()).view(self._all.dtype).view(size)
+        self._all[..., at, :] = block[..., :tokens, :].to(self.device)
 
     def slots(self, table: Sequence[int], start: int, stop: int) -> torch.Tensor:
         """Where positions `start..stop-1` of a sequence lie whose i-th page is `table[i]`.
@@ -115,18 +115,17 @@ class Pages:
         every = (torch.tensor(held)[:, None] * page + torch.arange(page)).view(-1)
         return every[start - first * page : stop - first * page]
 
-    def _stretch(self, page: int, tokens: int) -> torch.Tensor:
+    def _place(self, page: int, tokens: int) -> slice:
+        """The first slots of a page."""
         self._check((page,))
         if not 0 < tokens <= self.shape.page:
             raise ValueError(f"{tokens} tokens were asked for; a page holds 1 to {self.shape.page}")
-        at = page * self.shape.page
-        return self._all[..., at : at + tokens, :]
+        return slice(page * self.shape.page, page * self.shape.page + tokens)
 
-    def _columns(self, page: int, tokens: int) -> slice:
-        """Where the first slots of a page lie in each row of `_bytes`."""
+    def _columns(self, slots: slice) -> slice:
+        """Where slots lie in each row of `_bytes`."""
         width = self._bytes.shape[1] // (self.room * self.shape.page)
-        at = page * self.shape.page
-        return slice(at * width, (at + tokens) * width)
+        return slice(slots.start * width, slots.stop * width)
 
     def _check(self, pages: Sequence[int]) -> None:
         if min(pages) < 0 or max(pages) >= self.room:

@@ -50,10 +50,13 @@ def test_a_copy_takes_the_first_tokens_in_all_layers_and_leaves_everything_else(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("tokens", [1, 5, 8])
+@pytest.mark.parametrize("way", ["as bytes", "as on a device"])
 def test_what_is_read_of_a_page_is_what_can_be_written_to_another_and_nothing_else_changes(
-    tokens: int, dtype: str
+    way: str, tokens: int, dtype: str
 ) -> None:
     pages = Pages(Shape(2, 3, 4, dtype, 8), 4)
+    if way == "as on a device":
+        pages._bytes = None
     for tensor in (*pages.k, *pages.v):
         tensor.normal_()
     before = [tensor.clone() for tensor in (*pages.k, *pages.v)]
