@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -209,11 +210,13 @@ def steps(act: Callable[[Branch], None], branch: Branch) -> int:
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # a collection is not one of them
     sys.settrace(trace)
     try:
         act(branch)
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 
