@@ -184,7 +184,7 @@ class Loop:
     # -- on the loop's own thread
 
     async def aside(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Let the compute thread do something, between steps, when nobody writes any more on pages that he gave up."""
+        """Let the compute thread do something between steps, when nobody writes any more on pages he had before."""
         await self._clock.at_rest()
         return await self._loop.run_in_executor(self._compute, work, *arguments)
 
