@@ -200,6 +200,12 @@ class Session:
         del self._marks[key]
         self._host.unmark(marked(self._name, key))
 
+    def target(self, mark: str | None = None) -> dict[str, str]:
+        """How a hint names this conversation, or one of its marks. Raises UnknownMark."""
+        if mark is not None:
+            self._find(mark)
+        return {"mark": self._name if mark is None else marked(self._name, mark)}
+
     def rollback(self, to: str | int | Mark) -> int:
         """Go back to a mark, or to the first so many tokens; returns how many were given up. Nothing is computed.
 

@@ -12,8 +12,10 @@ from sostenuto.kvstore.record import links
 from sostenuto.kvstore.tiers import HostTier
 from sostenuto.runtime.below import Below
 from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime.errors import UnknownMark
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.loop import Loop
+from sostenuto.runtime.session import Session
 from sostenuto.scheduler import Closed, Effect, Interrupted, Move, ProgramId, Tick
 
 from .conftest import Gated, Pair, Stage, draw, read, still
@@ -210,3 +212,19 @@ def test_nonsense_is_rejected_with_the_reason(host: Host, message: Any) -> None:
 def test_what_is_not_even_json_is_answered(host: Host, nonsense: object) -> None:
     (reply,) = host.hint(nonsense)
     assert reply.outcome == "rejected"
+
+
+def test_a_session_and_its_marks_can_be_aimed_at(host: Host) -> None:
+    with Session(host, tenant="acme") as session:
+        session.feed(draw(40))
+        session.generate(4)
+        session.mark("here")
+        host.loop.ask()
+        for target, tenant, outcome in (
+            (session.target(), "acme", "accepted"),
+            (session.target("here"), "acme", "accepted"),
+            (session.target("here"), "other", "missing"),
+        ):
+            assert ask(host, "Retain", tenant, target=target, steps=1)[0] == outcome
+        with pytest.raises(UnknownMark):
+            session.target("there")
