@@ -25,6 +25,8 @@ from .errors import (
 )
 from .exactness import CODEC_NAMES, RAW, CodecName, codec_name, is_exact
 from .feed import DEVICE, AllBlocksCleared, BlockRemoved, BlockStored, Feed, FeedEvent, Listener, Mirror
+from .grouped import Grouped, GroupMatch, GroupSnapshot, find, look, resume
+from .groups import NOWHERE, Group, Groups
 from .hashes import BlockHash, chain, name, root, thinned_root
 from .index import Match
 from .ledger import Ledger
@@ -43,6 +45,7 @@ __all__ = [
     "CODEC_NAMES",
     "DEFAULT_PRIORITY",
     "DEVICE",
+    "NOWHERE",
     "RAW",
     "AllBlocksCleared",
     "BadRecord",
@@ -61,6 +64,11 @@ __all__ = [
     "FeedEvent",
     "Found",
     "Grant",
+    "Group",
+    "GroupMatch",
+    "GroupSnapshot",
+    "Grouped",
+    "Groups",
     "Growth",
     "Head",
     "Incomplete",
@@ -95,15 +103,18 @@ __all__ = [
     "chain",
     "check",
     "codec_name",
+    "find",
     "holdings",
     "is_exact",
     "links",
+    "look",
     "name",
     "oldest_first",
     "pack",
     "pack_context",
     "park",
     "peek",
+    "resume",
     "root",
     "thinned_root",
     "unpack",

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import BrokenBooks, NotAnAncestor, NotHeld
+from .groups import NOWHERE, Group
 from .hashes import BlockHash
+from .index import Run
 from .ledger import Ledger
-from .past import Past, Snapshot, let_go, pages_in, share, unrolled, written
+from .past import Past, Snapshot, cut, doubled, let_go, pages_in, share, unrolled, written
 from .snapshot import PageId
 
 
@@ -32,6 +34,11 @@ class Growth:
 
     pages: tuple[PageId, ...] = ()
     copy: Copy | None = None
+    others: tuple[Copy, ...] = ()
+    """Of the other groups of layers, where there are any."""
+
+
+_ALL = Group()
 
 
 class Branch:
@@ -43,10 +50,17 @@ class Branch:
     Invariant: there is a page for every token; whatever the branch stands on is held by it until `close`.
     """
 
-    def __init__(self, ledger: Ledger, root: BlockHash, *, session: str | None = None) -> None:
-        """`session` is whom events name as the one who computed what is published."""
+    def __init__(
+        self, ledger: Ledger, root: BlockHash, *, session: str | None = None, group: Group | None = None
+    ) -> None:
+        """`session` is whom events name as the one who computed what is published.
+
+        A branch of a `group` with a window gives back what lies left of it as it grows, and shares no past: its pages
+        are few, whatever its length, and it holds each by itself.
+        """
         self.root = root
         self.session = session
+        self.group = group or _ALL
         self._ledger = ledger
         self._past: Past | None = None
         self._rest: list[int] = []  # tokens after the past, fewer than a page
@@ -59,17 +73,26 @@ class Branch:
         """A branch that stands at the end of the longest computed prefix of `tokens`."""
         branch = cls(ledger, root, session=session)
         match = ledger.match(root, tokens)
-        for page in match.pages:
+        whole = len(match.pages) * ledger.page
+        branch.stand(Run(match.pages, match.names, match.tail), tokens[: whole + match.tail_tokens])
+        return branch
+
+    def stand(self, run: Run, tokens: Sequence[int]) -> None:
+        """Stand at the end of what was found of these tokens; a branch that stands nowhere yet."""
+        size, ledger = self._ledger.page, self._ledger
+        whole = len(tokens) // size
+        first = whole - len(run.pages)
+        if first:
+            self._past = Past.stump(first, run.names[first - 1])
+        for block, page in enumerate(run.pages, first):
             content = ledger.content(page)
             assert content is not None  # it was found
-            branch._past = Past(branch._past, page, content.tokens, name=content.name)
-        if match.tail is not None:
-            whole = len(match.pages) * ledger.page
-            branch._rest += tokens[whole : whole + match.tail_tokens]
-            branch._own.append(match.tail)
-        branch._reserved = len(branch)
-        ledger.take((*match.pages, *branch._own))
-        return branch
+            self._past = Past(self._past, page, content.tokens, name=run.names[block])
+        self._rest += tokens[whole * size :]
+        if run.tail is not None:
+            self._own.append(run.tail)
+        self._reserved = len(self)
+        ledger.take((*run.pages, *self._own))
 
     @property
     def tokens(self) -> list[int]:
@@ -81,6 +104,31 @@ class Branch:
         """Where it lies, then what is reserved: a list of its own, put together at each call. Closed, it has none."""
         past, own = self.holds()
         return [*(block.page for block in unrolled(past)), *own]
+
+    @property
+    def parts(self) -> tuple[Branch, ...]:
+        """The branches of its groups of layers: this one."""
+        return (self,)
+
+    @property
+    def table(self) -> tuple[PageId, ...]:
+        """Its pages, and NOWHERE for each that was given back."""
+        given = pages_in(self._past) - len(unrolled(self._past))
+        return (*[NOWHERE] * given, *self.pages)
+
+    @property
+    def room(self) -> int:
+        """Tokens for which there are pages."""
+        return self._reserved
+
+    @property
+    def alone(self) -> bool:
+        """Does nobody else hold its last page?"""
+        return self._ledger.refs(self._own[0]) == 1
+
+    def owes(self, whole: int) -> int:
+        """Pages that it wants, besides those it has, for tokens that are known: none, for it has them all."""
+        return 0
 
     def holds(self) -> tuple[Past | None, Sequence[PageId]]:
         """What `holdings` counts: its past, and the pages that it holds by itself; nothing once it is closed."""
@@ -99,12 +147,17 @@ class Branch:
         self._alive()
         if len(self) + count <= self._reserved:
             return Growth()
-        size, ledger = self._ledger.page, self._ledger
-        at = len(self._rest)
-        new = max(0, -(-(at + count) // size) - len(self._own))
-        copies = self._must_copy()
-        spare = ledger.available > new
-        in_place = copies and not spare and ledger.refs(self._own[0]) == 1
+        new, copies = self.wanting(count)
+        return self.grow(new, copies, in_place=copies and self._ledger.available <= new and self.alone)
+
+    def wanting(self, count: int) -> tuple[int, bool]:
+        """Pages that `count` more tokens need, and whether the last page has to be copied besides."""
+        new = -(-(len(self._rest) + count) // self._ledger.page) - len(self._own)
+        return max(0, new), self._must_copy()
+
+    def grow(self, new: int, copies: bool, *, in_place: bool) -> Growth:
+        """As `reserve`, which says how; `in_place`: what others wrote behind this branch's end is given up."""
+        ledger, at = self._ledger, len(self._rest)
         fresh = ledger.alloc(new + (copies and not in_place))
         copy = None
         if in_place:
@@ -124,7 +177,7 @@ class Branch:
         room = self._reserved - len(self)
         if len(tokens) > room:
             raise ValueError(f"found {len(tokens)} tokens after {len(self)}, with room for {room}: reserve it first")
-        size, done = self._ledger.page, 0
+        size, done, before = self._ledger.page, 0, len(self)
         while done < len(tokens):
             more = tokens[done : done + size - len(self._rest)]
             done += len(more)
@@ -134,17 +187,21 @@ class Branch:
             if len(block) == size:
                 self._past = Past(self._past, self._own.popleft(), block, name=name)
                 self._rest.clear()
+        if (first := self.group.first(len(self), size)) > self.group.first(before, size):
+            self._past, gone = cut(self._past, first)
+            self._ledger.drop(gone, passed=True)
 
     def freeze(self) -> Snapshot:
         """This context as it is now, without copying; the caller gives it back with `Snapshot.close`."""
-        own = self._shared()
-        return Snapshot(self._ledger, self.root, self._past, rest=tuple(self._rest), own=own)
+        past, own = self._shared()
+        return Snapshot(self._ledger, self.root, past, rest=tuple(self._rest), own=own)
 
     def fork(self) -> Branch:
         """Another branch with the same past. Nothing is copied until one of them writes on the shared last page."""
-        child = Branch(self._ledger, self.root, session=self.session)
-        child._own.extend(self._shared())
-        child._past, child._rest = self._past, self._rest.copy()
+        child = Branch(self._ledger, self.root, session=self.session, group=self.group)
+        child._past, own = self._shared()
+        child._own.extend(own)
+        child._rest = self._rest.copy()
         child._reserved = len(child)
         return child
 
@@ -188,13 +245,13 @@ class Branch:
             return f"<Branch {len(self)} tokens closed>"
         return f"<Branch {len(self)} tokens in {pages_in(self._past) + len(self._own)} pages>"
 
-    def _shared(self) -> tuple[PageId, ...]:
-        """Hold once more all that this branch stands on; returns the page of the rest, which no past holds."""
+    def _shared(self) -> tuple[Past | None, tuple[PageId, ...]]:
+        """Hold once more all that this branch stands on: its past, and the page of the rest, which no past holds."""
         self._alive()
         own = (self._own[0],) if self._rest else ()
-        share(self._past)
         self._ledger.take(own)
-        return own
+        past = share(self._past) if self.group.window is None else doubled(self._past, self._ledger)
+        return past, own
 
     def _alive(self) -> None:
         if self._closed:

@@ -2,7 +2,8 @@
 
 The device's pages are the ledger's affair; this is a belief about host memory, disks and servers. It may be wrong
 without harm: what is not there after all is computed again. Each tier has room for so many blocks; the least recently
-used leave first, and what a block goes on from never before it, because nothing behind a gap can be found.
+used leave first, and what a block goes on from never before it, because nothing behind a gap can be found; unless a
+window has left it behind: then nobody looks at it any more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Found:
 @dataclass(slots=True)
 class _Entry:
     block: Link
+    gaps: bool = False
+    """What it goes on from may be gone: no window of its layers reaches so far."""
     tiers: set[str] = field(default_factory=set)
 
 
@@ -70,9 +73,12 @@ class Elsewhere:
         number = self._numbers.get(name)
         return number is not None and tier in self._entries[number].tiers
 
-    def put(self, tier: str, blocks: Iterable[Link]) -> None:
+    def put(self, tier: str, blocks: Iterable[Link], *, gaps: bool = False) -> None:
         """These lie there now, and were used in this order, the last of them just now, and what they go on from there
-        after them. A name that is taken by other tokens is refused silently, for nothing could be found under it."""
+        after them. A name that is taken by other tokens is refused silently, for nothing could be found under it.
+
+        `gaps`: what they go on from is not used with them, because a window has left it behind.
+        """
         numbers: list[int] = []
         for block in blocks:
             number = self._numbers.get(block.name)
@@ -81,7 +87,7 @@ class Elsewhere:
             if number is not None and self._entries[number].block == block:
                 self._arrive(tier, number)
                 numbers.append(number)
-        self._use(numbers, (tier,))
+        self._use(numbers, (tier,), gaps)
 
     def lose(self, tier: str, names: Iterable[BlockHash]) -> None:
         """These lie there no longer; unknown ones are ignored."""
@@ -101,6 +107,14 @@ class Elsewhere:
         """Blocks that hold the beginning of `tokens` after `parent`, in order; takes note of nothing."""
         return tuple(self._match(parent, tokens))
 
+    def at(self, parent: BlockHash, block: tuple[int, ...]) -> Found | None:
+        """What holds the most of a block's first tokens after `parent`; None for none of them."""
+        number = self._index.full(name_of(parent, block), parent, block)
+        shared = len(block)
+        if number is None:
+            number, shared = self._index.part(parent, block)
+        return None if number is None else self._found(number, shared)
+
     def chain(self, root: BlockHash, names: Sequence[BlockHash]) -> tuple[Found, ...]:
         """Blocks told by their names, as far as they lie here and one goes on from the other, the first from root."""
         found: list[Found] = []
@@ -113,10 +127,10 @@ class Elsewhere:
             parent = name
         return tuple(found)
 
-    def touch(self, names: Iterable[BlockHash]) -> None:
+    def touch(self, names: Iterable[BlockHash], *, gaps: bool = False) -> None:
         """They were used in this order, the last of them just now, wherever they lie, and what they go on from after
-        them; unknown ones are ignored."""
-        self._use([self._numbers[name] for name in names if name in self._numbers], self.tiers)
+        them, as with `put`; unknown ones are ignored."""
+        self._use([self._numbers[name] for name in names if name in self._numbers], self.tiers, gaps)
 
     def age(self, blocks: Sequence[Link]) -> None:
         """Nobody is expected to come back for them: they leave before everything else."""
@@ -157,15 +171,17 @@ class Elsewhere:
                 return
             parent, at = self._entries[number].block.name, at + self.page
 
-    def _use(self, numbers: Sequence[int], tiers: Sequence[str]) -> None:
+    def _use(self, numbers: Sequence[int], tiers: Sequence[str], gaps: bool) -> None:
         """Used in this order, in these tiers. Costs a step for each block and each that they go on from, once."""
         latest: dict[int, None] = {}  # the one used last first, and each behind what it goes on from
         for number in reversed(numbers):
+            self._entries[number].gaps |= gaps
             line: dict[int, None] = {}
             at: int | None = number
             while at is not None and at not in latest and at not in line:
                 line[at] = None
-                at = self._numbers.get(self._entries[at].block.parent)
+                entry = self._entries[at]
+                at = None if entry.gaps else self._numbers.get(entry.block.parent)
             latest |= dict.fromkeys(reversed(line))
         for number in reversed(latest):
             for tier in tiers:

@@ -60,6 +60,13 @@ def thinned_root(context: BlockHash, *, policy: str, budget: int, kept: bytes) -
     return BlockHash(hasher.digest())
 
 
+def of_group(root: BlockHash, layers: Sequence[int]) -> BlockHash:
+    """The root under which some of the layers of a context have blocks of their own."""
+    hasher = blake2b(root, digest_size=_SIZE, person=b"sostenuto.group")
+    hasher.update(array("q", layers).tobytes())
+    return BlockHash(hasher.digest())
+
+
 def name(parent: BlockHash, tokens: Sequence[int]) -> BlockHash:
     """The name of the block that holds `tokens` and follows `parent`."""
     hasher = blake2b(parent, digest_size=_SIZE)

@@ -49,6 +49,21 @@ class Match:
     def tokens(self, page: int) -> int:
         return len(self.pages) * page + self.tail_tokens
 
+    @property
+    def tails(self) -> tuple[PageId, ...]:
+        """The pages of which only the first tokens are of use."""
+        return () if self.tail is None else (self.tail,)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where the end of a chain lies: its last whole pages, and perhaps a part of one more."""
+
+    pages: tuple[PageId, ...]
+    names: tuple[BlockHash, ...]
+    """Of all whole blocks, those that come before these pages too."""
+    tail: PageId | None
+
 
 class Index:
     """Pages by content. Equal content may lie in several pages (twins); the one published first is found first.

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from . import hashes
 from .errors import BrokenBooks, NotHeld, OutOfPages
 from .feed import Indexed, Listener
+from .groups import Groups
 from .hashes import BlockHash
 from .index import Content, Index, Match
 from .leases import Leases
@@ -62,11 +63,13 @@ class Ledger:
         self.room = room
         self.page = page
         self.evicted = 0
-        self._name = name
         self._pages = [_Page() for _ in range(room)]
         self._free = list(range(room - 1, -1, -1))
         self._cached = Order(rank)
-        self._index = Index(name)
+        self.groups = Groups()
+        """Of the layers of the model whose contexts these are; to be set before the first of them."""
+        self.name = name
+        self.index = Index(name)  # others only look at it
         self._leases = Leases()
         self._priorities = Priorities()
         self._clock = 0
@@ -108,19 +111,19 @@ class Ledger:
 
     def listen(self, listener: Listener | None) -> None:
         """Have one listener told of every full block that can be found from now on, and of each that no longer can."""
-        self._index.listener = listener
+        self.index.listener = listener
 
     def blocks(self) -> Mapping[BlockHash, Indexed]:
         """All full blocks that can be found: a copy, at a step a block."""
-        return self._index.blocks()
+        return self.index.blocks()
 
     def chain(self, root: BlockHash, names: Sequence[BlockHash]) -> tuple[PageId, ...]:
         """The pages of full blocks, told by their names, as far as they can be found from the root on."""
-        return self._index.chain(root, names)
+        return self.index.chain(root, names)
 
     def content(self, page: PageId) -> Content | None:
         """What can be found in a page; None for nothing."""
-        return self._index.get(page)
+        return self.index.get(page)
 
     def refs(self, page: PageId) -> int:
         """How many holders a page has; contexts that share a past (`Past`) hold its pages as one."""
@@ -140,7 +143,7 @@ class Ledger:
         Tokens are compared, names only lead to candidates: a collision is a miss, never a wrong answer. Inside the
         first block that is not wholly known, the page that shares most tokens is offered as `tail`.
         """
-        return self._index.match(root, tokens, self.page)
+        return self.index.match(root, tokens, self.page)
 
     # -- taking and giving back
 
@@ -152,14 +155,14 @@ class Ledger:
                 if number not in self._cached:
                     raise NotHeld(f"page {number} is free: allocate it before taking it")
                 if self._cached.remove(number).stale:
-                    self._index.renew(number)
+                    self.index.renew(number)
             page.refs += 1
 
-    def drop(self, pages: Iterable[PageId], *, stale: bool = False) -> None:
+    def drop(self, pages: Iterable[PageId], *, stale: bool = False, passed: bool = False) -> None:
         """One holder less for each of these pages. Pages without a holder stay findable until they are evicted.
 
         `stale` says that nobody is expected to come back for them; a page on which another context goes on that was
-        not given up is spared, for without it that one could not be found.
+        not given up is spared, for without it that one could not be found, unless it is `passed`: not needed there.
         Raises NotHeld, and changes nothing, if a page would be given back more often than it was taken.
         """
         numbers = list(pages)
@@ -173,7 +176,7 @@ class Ledger:
             page.refs -= 1
             if page.refs == 0:
                 idle.append(number)
-        self._let_go(idle, stale)
+        self._let_go(idle, stale, passed)
 
     def alloc(self, count: int) -> tuple[PageId, ...]:
         """`count` empty pages, each with one holder; free ones first, then whatever ranks lowest.
@@ -202,7 +205,7 @@ class Ledger:
 
     def unclaim(self, page: PageId, start: int) -> None:
         """The holder that claimed a page gives back what it did not write: everything from slot `start` on."""
-        content = self._index.get(page)
+        content = self.index.get(page)
         self._pages[page].fill = max(start, len(content.tokens) if content is not None else 0)
 
     def truncate(self, page: PageId, start: int) -> None:
@@ -210,9 +213,9 @@ class Ledger:
         entry = self._pages[page]
         if entry.refs != 1:
             raise NotHeld(f"page {page} has {entry.refs} holders: only a single one may cut it")
-        content = self._index.get(page)
+        content = self.index.get(page)
         if content is not None and len(content.tokens) > start:
-            self._index.put(page, replace(content, tokens=content.tokens[:start], name=None))
+            self.index.put(page, replace(content, tokens=content.tokens[:start], name=None))
         entry.fill = start
 
     def publish(
@@ -224,8 +227,8 @@ class Ledger:
         has that name (a collision): the first stays, and this page and all that follows must not be published.
         """
         block = tuple(tokens)
-        name = self._name(parent, block) if len(block) == self.page else None
-        self._index.put(page, Content(parent, block, name, depth, session))
+        name = self.name(parent, block) if len(block) == self.page else None
+        self.index.put(page, Content(parent, block, name, depth, session))
         self._pages[page].fill = max(self._pages[page].fill, len(block))
         return name
 
@@ -239,9 +242,9 @@ class Ledger:
         priorities of its ranges hold for all its pages, the clipped ones too, beyond its end until their own.
         """
         self.release(key)
-        granted = prefix.pages[: self._leases.fitting(prefix.pages, budget, terms.caps)]
+        fits = self._leases.fitting(prefix.pages, budget, terms.caps)
+        tokens, granted = self.groups.head(prefix, fits, self.page)
         self.take(granted)
-        tokens = prefix.tokens[: len(granted) * self.page]
         lease = self._leases.add(Lease(key, tokens, granted, until, len(prefix.pages), terms))
         self.retain(key, prefix.pages, terms.ranges)
         return lease
@@ -266,7 +269,8 @@ class Ledger:
         lost = [page for page in pages if self._pages[page].refs == 0 and page not in self._cached]
         if lost:
             raise NotHeld(f"page {lost[0]} is free: there is nothing in it to retain")
-        self._rerank(self._priorities.claim(key, pages, ranges, size=self.page))
+        depths = None if self.groups.plain else [c.depth if (c := self.index.get(page)) else -1 for page in pages]
+        self._rerank(self._priorities.claim(key, pages, ranges, size=self.page, depths=depths))
         return len(self._priorities.pages(key))
 
     def forgo(self, key: str) -> int:
@@ -303,7 +307,7 @@ class Ledger:
     def clear(self) -> int:
         """Forget what nobody holds; returns how many pages became free. What is held stays and can be found."""
         gone = list(self._cached)
-        self._index.forget_all(gone)
+        self.index.forget_all(gone)
         for number in gone:
             self._cached.remove(number)
             self._priorities.forget(number)
@@ -320,7 +324,7 @@ class Ledger:
         self._leases.check()
         free = set(self._free)
         cached = {n for n, p in enumerate(self._pages) if p.refs == 0 and n not in free}
-        self._index.check({page for page in self._cached if self._cached[page].stale})
+        self.index.check({page for page in self._cached if self._cached[page].stale})
         if wrong := [page for page in self._cached if self._cached[page].priority != self._priorities.of(page)]:
             raise BrokenBooks(f"pages {wrong} rank by priorities that they no longer have")
         if lost := free.intersection(self._priorities.claimed()):
@@ -328,7 +332,7 @@ class Ledger:
         for number, page in enumerate(self._pages):
             if page.refs != counts[number]:
                 raise BrokenBooks(f"page {number} counts {page.refs} holders, there are {counts[number]}")
-            content = self._index.get(number)
+            content = self.index.get(number)
             if number in free and (page.refs or content is not None):
                 raise BrokenBooks(f"page {number} is free, and yet held or findable")
             if number in cached and content is None:
@@ -345,9 +349,9 @@ class Ledger:
 
     # -- private
 
-    def _let_go(self, numbers: Sequence[int], stale: bool) -> None:
+    def _let_go(self, numbers: Sequence[int], stale: bool, passed: bool) -> None:
         """Pages without a holder become cached, or free if nothing can be found in them."""
-        contents = {number: content for number in numbers if (content := self._index.get(number)) and content.tokens}
+        contents = {number: content for number in numbers if (content := self.index.get(number)) and content.tokens}
         reach = max((content.depth * self.page + len(content.tokens) for content in contents.values()), default=0)
         for number in self._last_first(numbers) if stale else numbers:
             content, page = contents.get(number), self._pages[number]
@@ -362,27 +366,27 @@ class Ledger:
                     PageId(number),
                     content.depth,
                     self._clock,
-                    stale and self._age(number),
+                    (stale or passed) and self._age(number, passed),
                     self._priorities.of(number),
                     page.reach,
-                    content.name or self._name(content.parent, content.tokens),
+                    content.name or self.name(content.parent, content.tokens),
                     self._cached.floor,
                 )
             )
 
     def _last_first(self, pages: Iterable[int]) -> list[int]:
         """What others go on from after what goes on from it."""
-        return sorted(pages, key=lambda page: -content.depth if (content := self._index.get(page)) else 1)
+        return sorted(pages, key=lambda page: -content.depth if (content := self.index.get(page)) else 1)
 
-    def _age(self, page: int) -> bool:
+    def _age(self, page: int, passed: bool = False) -> bool:
         """Give up what nobody holds and nothing goes on from, and say whether that was so."""
-        alone = self._pages[page].refs == 0 and not self._index.followed(page)
+        alone = self._pages[page].refs == 0 and (passed or not self.index.followed(page))
         if alone:
-            self._index.age(page)
+            self.index.age(page)
         return alone
 
     def _forget(self, number: int) -> None:
-        self._index.forget(number)
+        self.index.forget(number)
         self._priorities.forget(number)
 
     def _rerank(self, touched: Iterable[int]) -> None:

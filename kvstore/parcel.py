@@ -69,7 +69,7 @@ def unpack_context(source: Buffer | Path, *, seal: Seal, root: BlockHash) -> Par
     start = aligned(_FIXED.size)
     parked = unpack_parked(data[start : start + length])[1]
     parked.check(seal, root)
-    wanted = parked.links()
+    wanted = parked.blocks()
     if len(wanted) != count:
         raise BadRecord(f"a parcel of {len(wanted)} blocks has {count} records")
     at = aligned(start + length)
@@ -77,11 +77,11 @@ def unpack_context(source: Buffer | Path, *, seal: Seal, root: BlockHash) -> Par
     _silent(data[start + length : at])
     records: dict[BlockHash, memoryview] = {}
     blocks = []
-    for link in wanted:
+    for link, own in wanted:
         size = peek(data[at:]).size
         record = data[at : at + size].toreadonly()
         block = unpack(record)
-        check(block, link, seal)
+        check(block, link, own)
         records[link.name] = record
         blocks.append(block)
         _silent(data[at + size : at + aligned(size)])
@@ -95,13 +95,13 @@ def _parts(parked: Parked, records: Mapping[BlockHash, Buffer]) -> Iterator[byte
     context = pack_parked(parked)
     start = aligned(_FIXED.size)
     total = start + aligned(len(context))
-    wanted = parked.links()
-    for link in wanted:
-        check(unpack(records[link.name]), link, parked.seal)
+    wanted = parked.blocks()
+    for link, own in wanted:
+        check(unpack(records[link.name]), link, own)
         total += aligned(len(records[link.name]))
     fixed = _FIXED.pack(_MAGIC, _VERSION, len(wanted), len(context), total, b"")[:_SUM_AT]
     yield b"".join((_padded(fixed + xxh3_128_digest(fixed)), _padded(context)))
-    for link in wanted:
+    for link, _ in wanted:
         record = memoryview(records[link.name]).cast("B")
         yield record
         yield bytes(aligned(len(record)) - len(record))

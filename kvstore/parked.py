@@ -19,6 +19,7 @@ from typing import Any
 from xxhash import xxh3_128_digest
 
 from .errors import BadRecord, Mismatch
+from .groups import Group, Groups
 from .hashes import BlockHash
 from .record import Buffer, Link, links
 from .seal import Seal
@@ -31,7 +32,10 @@ _SUM_AT = _FIXED.size - 16
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A context whose blocks lie in a tier or a parcel; `names` are those of `links(tokens, seal.page, root)`."""
+    """A context whose blocks lie in a tier or a parcel; `names` are those of `links(tokens, seal.page, root)`.
+
+    With several groups of layers they are those of each, as far back as its window looks, one after the other.
+    """
 
     root: BlockHash
     tokens: tuple[int, ...]
@@ -39,14 +43,19 @@ class Parked:
     seal: Seal
     note: Mapping[str, Any] = field(default_factory=dict)
     """What JSON can hold; it is kept and given back as it is."""
+    groups: Groups = field(default_factory=Groups)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def links(self) -> tuple[Link, ...]:
         """Its blocks, named anew from the root. Raises BadRecord unless these are the names that it has."""
-        found = links(self.tokens, self.seal.page, self.root)
-        if tuple(link.name for link in found) != self.names:
+        return tuple(link for link, _ in self.blocks())
+
+    def blocks(self) -> tuple[tuple[Link, Seal], ...]:
+        """The same, each with what it is sealed with."""
+        found = _blocks(self.root, self.tokens, self.seal, self.groups)
+        if tuple(link.name for link, _ in found) != self.names:
             raise BadRecord("the names of a context do not follow from its root and tokens")
         return found
 
@@ -59,15 +68,30 @@ class Parked:
             raise Mismatch("the context", differs)
 
 
-def park(root: BlockHash, tokens: tuple[int, ...], seal: Seal, note: Mapping[str, Any] | None = None) -> Parked:
+def park(
+    root: BlockHash,
+    tokens: tuple[int, ...],
+    seal: Seal,
+    note: Mapping[str, Any] | None = None,
+    *,
+    groups: Groups | None = None,
+) -> Parked:
     """A context with the names that follow from its root and tokens."""
-    names = tuple(link.name for link in links(tokens, seal.page, root))
-    return Parked(root, tuple(tokens), names, seal, {} if note is None else note)
+    groups = Groups() if groups is None or groups.plain else groups
+    names = tuple(link.name for link, _ in _blocks(root, tokens, seal, groups))
+    return Parked(root, tuple(tokens), names, seal, {} if note is None else note, groups)
 
 
 def pack_parked(parked: Parked, key: str = "") -> bytes:
     """A context without its blocks, under the key it is kept by. Raises TypeError for a note that is no JSON."""
-    described = {"key": key, "root": parked.root.hex(), "seal": parked.seal.plain(), "note": dict(parked.note)}
+    described: dict[str, Any] = {
+        "key": key,
+        "root": parked.root.hex(),
+        "seal": parked.seal.plain(),
+        "note": dict(parked.note),
+    }
+    if not parked.groups.plain:
+        described["groups"] = [[group.layers, group.window] for group in parked.groups.each]
     text = json.dumps(described, separators=(",", ":"), allow_nan=False).encode()
     tokens = struct.pack(f"<{len(parked.tokens)}q", *parked.tokens)
     names = b"".join(parked.names)
@@ -102,7 +126,14 @@ def unpack_parked(data: Buffer) -> tuple[str, Parked]:
         record = json.loads(text)
         key, root = str(record["key"]), BlockHash(bytes.fromhex(record["root"]))
         seal, note = Seal.parse(record["seal"]), dict(record["note"])
+        each = tuple(Group(tuple(map(int, layers)), window) for layers, window in record.get("groups", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise BadRecord(f"the description of a context cannot be read ({error})") from error
     every = tuple(BlockHash(held[start : start + 16]) for start in range(0, len(held), 16))
-    return key, Parked(root, struct.unpack_from(f"<{tokens}q", rest), every, seal, note)
+    told = struct.unpack_from(f"<{tokens}q", rest)
+    return key, Parked(root, told, every, seal, note, Groups(each) if each else Groups())
+
+
+def _blocks(root: BlockHash, tokens: tuple[int, ...], seal: Seal, groups: Groups) -> tuple[tuple[Link, Seal], ...]:
+    parts = zip(groups.roots(root), groups.seals(seal), groups.spans(len(tokens), seal.page), strict=True)
+    return tuple((link, own) for at, own, span in parts for link in links(tokens, seal.page, at)[span.start :])

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Protocol
 
 from .errors import BrokenBooks
+from .groups import NOWHERE
 from .hashes import BlockHash
 from .ledger import Ledger
 from .snapshot import PageId
@@ -36,8 +37,15 @@ class Past:
         self.tokens = tokens
         self.name = name
         self.blocks: int = 1 + pages_in(before)
-        """Pages, this one included."""
+        """Pages, this one included, and those that were given back before it."""
         self.holders = 1
+
+    @classmethod
+    def stump(cls, blocks: int, name: BlockHash | None) -> Past:
+        """In the place of so many pages, of which the last had this name and none is held any more."""
+        past = cls(None, NOWHERE, (), name=name)
+        past.blocks = blocks
+        return past
 
     def __repr__(self) -> str:
         return f"<Past of {self.blocks} pages, held by {self.holders}>"
@@ -82,9 +90,11 @@ class Snapshot:
 
     def found(self) -> list[PageId]:
         """Those of its pages in which it still lies: once it is closed they may be evicted and go to others."""
-        content, parent = self._ledger.content, self.root
+        content, blocks = self._ledger.content, unrolled(self._past)
+        given = blocks[0].before if blocks else self._past
+        parent = (given.name if given is not None else None) or self.root
         pages = []
-        for block in unrolled(self._past):
+        for block in blocks:
             here = content(block.page)
             if here is not None and (here.name, here.tokens) == (block.name, block.tokens):
                 pages.append(block.page)
@@ -121,9 +131,9 @@ def pages_in(past: Past | None) -> int:
 
 
 def unrolled(past: Past | None) -> list[Past]:
-    """All of a past, from the first page on."""
+    """All of a past that is held, from the first page on."""
     blocks = []
-    while past is not None:
+    while past is not None and past.page != NOWHERE:
         blocks.append(past)
         past = past.before
     blocks.reverse()
@@ -147,11 +157,37 @@ def let_go(past: Past | None) -> list[PageId]:
     gone = []
     while past is not None:
         past.holders -= 1
-        if past.holders:
+        if past.holders or past.page == NOWHERE:
             break
         gone.append(past.page)
         past = past.before
     return gone
+
+
+def doubled(past: Past | None, ledger: Ledger) -> Past | None:
+    """The same past once more, with a hold of its own on every page, for who gives back its beginning by itself."""
+    if past is None:
+        return None
+    blocks = unrolled(past)
+    first = blocks[0].before if blocks else past
+    again = None if first is None else Past.stump(first.blocks, first.name)
+    for block in blocks:
+        again = Past(again, block.page, block.tokens, name=block.name)
+    ledger.take([block.page for block in blocks])
+    return again
+
+
+def cut(past: Past | None, first: int) -> tuple[Past | None, list[PageId]]:
+    """A past that nobody shares without what comes before block `first`; and those pages, the last first."""
+    later, at = None, past
+    while at is not None and at.blocks > first:
+        later, at = at, at.before
+    if at is None or at.page == NOWHERE:
+        return past, []
+    stump = Past.stump(at.blocks, at.name)
+    if later is not None:
+        later.before = stump
+    return (stump if later is None else past), let_go(at)
 
 
 def holdings(contexts: Iterable[Holder]) -> Iterator[Sequence[PageId]]:
@@ -165,7 +201,7 @@ def holdings(contexts: Iterable[Holder]) -> Iterator[Sequence[PageId]]:
         yield own
         while past is not None:
             counts[past] += 1
-            if counts[past] > 1:
+            if counts[past] > 1 or past.page == NOWHERE:
                 break
             yield (past.page,)
             past = past.before

@@ -95,15 +95,27 @@ class Priorities:
         claim = self._claims.get(key)
         return claim.pages.keys() if claim is not None else ()
 
-    def claim(self, key: str, pages: Sequence[int], ranges: Sequence[Range], *, size: int) -> set[int]:
+    def claim(
+        self,
+        key: str,
+        pages: Sequence[int],
+        ranges: Sequence[Range],
+        *,
+        size: int,
+        depths: Sequence[int] | None = None,
+    ) -> set[int]:
         """`pages` of `size` tokens each are a context from its beginning; what `key` claimed before is over.
 
-        Returns the pages whose claims have changed.
+        `depths` say how many pages come before each, where some are not among them. Returns the pages whose claims
+        have changed.
         """
         touched = self.end(key)
         self._count += 1
         claim = _Claim(self._count)
-        for page, which in zip(pages, told(ranges, len(pages), size=size), strict=True):
+        depths = range(len(pages)) if depths is None else depths
+        each = told(ranges, max(depths, default=-1) + 1, size=size)
+        for depth, page in zip(depths, pages, strict=True):
+            which = each[depth] if depth >= 0 else None
             if which is not None:
                 claim.pages[page] = which
                 self._pages.setdefault(page, {})[key] = ranges[which].priority

@@ -43,6 +43,8 @@ class Seal:
     codec: str = "raw"
     exact: bool = True
     """False when a lossy codec or an eviction of tokens touched any byte."""
+    group: str = ""
+    """Which of the model's layers these are, where not all of them lie in one block; `layers` have room there."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a tenant that is not veiled, so that no name is stored by mistake."""
@@ -64,14 +66,16 @@ class Seal:
 
     def differing(self, other: Seal) -> tuple[str, ...]:
         """The fields that differ from `other`, in words: what is found here and what is wanted there."""
-        mine, wanted = self.plain(), other.plain()
         return tuple(
-            f"{each} is {mine[each]!r}, wanted {wanted[each]!r}" for each in mine if mine[each] != wanted[each]
+            f"{each.name} is {mine!r}, wanted {wanted!r}"
+            for each in fields(self)
+            if (mine := getattr(self, each.name)) != (wanted := getattr(other, each.name))
         )
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """As JSON has it; without a group where there is one alone, as it was before there were groups."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain if self.group else {name: value for name, value in plain.items() if name != "group"}
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Seal:

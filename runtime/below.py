@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from ..kvstore import RAW, Elsewhere, KVError, Ledger
+from ..kvstore import RAW, Elsewhere, Groups, KVError, Ledger
 from ..kvstore.tiers import DiskTier, HostTier, Tier
 from ..kvstore.tiers.folder import Folder
 from ..scheduler import HOLD_BUDGET, Kernel, Policy
@@ -91,9 +91,10 @@ def kernel(engine: StepEngine | TurnEngine, policy: Policy, below: Sequence[Belo
     """The schedule of an engine's pool and the tiers below it. Raises Unable for one that cannot use tiers."""
     if below:
         _able(engine)
-    page = engine.page
-    rooms = {one.tier.name: None if one.tokens is None else one.tokens // page for one in below}
+    page, groups = engine.page, engine.groups if isinstance(engine, StepEngine) else Groups()
+    rooms = {one.tier.name: None if one.tokens is None else one.tokens // page * len(groups) for one in below}
     ledger = Ledger(engine.room, page, rank=policy.evict)
+    ledger.groups = groups
     budget = HOLD_BUDGET if engine.can.hold else 0.0
     return Kernel(ledger, policy, hold_budget=budget, grows=engine.can.preempt, elsewhere=Elsewhere(page, rooms))
 

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..kvstore import Elsewhere, Ledger
+from ..kvstore import Elsewhere, Group, Groups, Ledger
 from ..scheduler import (
     Arrived,
     Cancelled,
@@ -47,7 +47,7 @@ from ..scheduler import (
 )
 from .errors import BrokenJournal
 
-FORMAT = 5
+FORMAT = 6
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
@@ -86,7 +86,7 @@ class Journal:
         self._file: IO[str] = path.open("w", encoding="utf-8")
         head = {"format": FORMAT, "policy": kernel.policy.name, "room": kernel.books.room, "page": kernel.books.page}
         head |= {"hold_budget": kernel.hold_budget, "grows": kernel.books.grows}
-        head |= {"tiers": kernel.moves.elsewhere.rooms}
+        head |= {"tiers": kernel.moves.elsewhere.rooms, "groups": _plain(kernel.ledger.groups)}
         self._line(head)
 
     def write(self, event: Event, now: float, effects: Sequence[Effect]) -> None:
@@ -176,6 +176,8 @@ def _kernel(path: Path, head: dict[str, Any]) -> Kernel:
     try:
         policy = named(head["policy"])
         ledger = Ledger(head["room"], head["page"], rank=policy.evict)
+        each, stride = head["groups"]["each"], head["groups"]["stride"]
+        ledger.groups = Groups(tuple(Group(tuple(one["layers"]), one["window"]) for one in each), stride)
         elsewhere = Elsewhere(head["page"], head["tiers"])
         return Kernel(ledger, policy, hold_budget=head["hold_budget"], grows=head["grows"], elsewhere=elsewhere)
     except (KeyError, TypeError, ValueError) as error:

@@ -83,7 +83,7 @@ class Loop:
         self._turns: dict[TurnId, Turn] = {}
         self._numbers = count(1)
         self._watchers: list[Callable[[Effect], None]] = []
-        self._weights = Weights(engine.fingerprint)
+        self._weights = Weights(engine.fingerprint, self.kernel.ledger.groups)
         self._lives = Lives(engine, self._zero)
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..kvstore import RAW, Block, BlockHash, Seal
 from ..kvstore.parcel import pack_context, unpack_context
-from ..kvstore.parked import Parked, park
+from ..kvstore.parked import Parked
 from ..scheduler import Known, Moving
-from .copying import copied, sealed
+from .copying import copied, cut, sealed
 from .errors import Unable
 from .loop import Loop
 
@@ -48,9 +48,11 @@ class Parcels:
         parked = await copied(self._loop, tier, root, tokens, note)
         records = await self._loop.mover.get(tier, parked.names)
         # What the tier has let go meanwhile is computed by whoever goes on.
-        here = takewhile(lambda link: link.name in records, parked.links())
-        whole = sum(len(link.tokens) for link in here)
-        return park(parked.root, parked.tokens[:whole], parked.seal, parked.note), records
+        links = parked.links()
+        here = list(takewhile(lambda link: link.name in records, links))
+        if len(here) == len(links):
+            return parked, records
+        return cut(parked, sum(len(link.tokens) for link in here) if parked.groups.plain else 0), records
 
     async def _place(self, tenant: str, codec: str) -> tuple[str, BlockHash, Seal]:
         return self._tier(), *sealed(self._loop, tenant, codec)

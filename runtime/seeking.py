@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Container
 from dataclasses import replace
 
-from ..kvstore import BlockHash, Link, links
+from ..kvstore import BlockHash, Link, find, links
 from ..scheduler import Arrived, Closed, Event, Kernel, TurnId
 from .mover import Mover
 
@@ -54,14 +54,17 @@ class Seeker:
                 self._enter(arrived.turn)
 
     def _unknown(self, arrived: Arrived) -> tuple[Link, ...]:
-        """Full blocks of a turn, but for the token that is computed in any case, of which nobody here knows."""
-        root, page = BlockHash(bytes.fromhex(arrived.root)), self._kernel.ledger.page
-        known = arrived.tokens[:-1]
-        here = len(self._kernel.ledger.match(root, known).pages)
-        if len(known) // page <= here:
+        """Full blocks of a turn, but for the token that is computed in any case, of which nobody here knows.
+
+        Those of every group of layers, wherever they lie: what a window looks at depends on how much is found.
+        """
+        ledger, elsewhere = self._kernel.ledger, self._kernel.moves.elsewhere
+        root, page = BlockHash(bytes.fromhex(arrived.root)), ledger.page
+        known = arrived.tokens[: (len(arrived.tokens) - 1) // page * page]
+        if find(ledger, root, known).tokens(page) == len(known):
             return ()
-        every = links(known[: len(known) // page * page], page, root)[here:]
-        elsewhere = self._kernel.moves.elsewhere
+        roots = ledger.groups.roots(root)
+        every = (each for at in roots for each in links(known, page, at)[len(ledger.match(at, known).pages) :])
         return tuple(each for each in every if not any(elsewhere.has(tier, each.name) for tier in elsewhere.tiers))
 
     async def _seek(self, turn: TurnId, unknown: tuple[Link, ...]) -> None:

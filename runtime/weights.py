@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 from uuid import uuid4
 
-from ..kvstore import RAW, root
+from ..kvstore import RAW, Groups, root
 from ..scheduler import KvPolicy
 
 Running = Literal["refuse", "keep", "abort"]
@@ -19,32 +19,37 @@ class Weights:
     use again: two trainings that both count their updates from one do not have the same weights.
     """
 
-    def __init__(self, fingerprint: str) -> None:
+    def __init__(self, fingerprint: str, groups: Groups) -> None:
         self.version = 0
+        self._groups = groups
         self._model = fingerprint
         self._life = uuid4().hex
         self._label = ""  # of the present weights: what is stored is sealed with it
         self._named = ""  # the one that names carry: it stands still when keys and values are kept
         self._roots: dict[tuple[str, str], str] = {}
-        self._owners: dict[str, tuple[str, str]] = {}
+        self._owners: dict[str, tuple[str, str, int | None]] = {}  # by the roots of groups of layers too
 
-    def behind(self, root: str) -> tuple[str, str, str] | None:
-        """The tenant that a root was made for, the label of the present weights, and the codec; None for one of others.
+    def behind(self, root: str) -> tuple[str, str, str, int | None] | None:
+        """For whom a root was made: the tenant, the label of the present weights, the codec, and the number of the
+        group of layers whose blocks are named under it, if they are not all. None for a root of other weights.
 
         What lies under a root of others must not be stored any more: part of it may be of the present weights.
         """
         if root not in self._owners:
             return None
-        tenant, codec = self._owners[root]
-        return tenant, self._label, codec
+        tenant, codec, group = self._owners[root]
+        return tenant, self._label, codec, group
 
     def root(self, tenant: str, codec: str = RAW) -> str:
         """The root of the names of a tenant's contexts that are stored by this codec, in hex."""
         owner = (tenant, codec)
         known = self._roots.get(owner)
         if known is None:
-            known = root(model=self._model, tenant=tenant, weights=self._named, codec=codec).hex()
-            self._roots[owner], self._owners[known] = known, owner
+            named = root(model=self._model, tenant=tenant, weights=self._named, codec=codec)
+            known = self._roots[owner] = named.hex()
+            self._owners[known] = (*owner, None)
+            for number, each in enumerate(self._groups.roots(named)):
+                self._owners[each.hex()] = (*owner, number)
         return known
 
     def advance(self, version: int, kv: KvPolicy) -> tuple[tuple[str, str], ...]:

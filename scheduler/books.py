@@ -59,6 +59,26 @@ class Books:
     def programs(self) -> Mapping[ProgramId, Program]:
         return self._programs
 
+    @property
+    def promised(self) -> int:
+        """Pages that those who run still want for what they know, and one more for each of their groups of layers.
+
+        Constant time where turns have pages for all that they know; else a step for each that runs.
+        """
+        groups = self.ledger.groups
+        if groups.plain:
+            return self.running
+        running = ((turn.branch, len(turn.tokens)) for turn in self.batch.values())
+        return sum(branch.owes(whole) + len(groups) for branch, whole in running if branch is not None)
+
+    def pages(self, known: int, whole: int) -> int:
+        """Pages that a context wants at most to grow from so many tokens to so many."""
+        return self.ledger.groups.peak(known, whole, self.page)
+
+    def growth(self, tokens: int, more: float) -> float:
+        """As World says."""
+        return self.ledger.groups.growth(tokens, more, self.page)
+
     def number(self) -> int:
         """The next in the order of arrival, of programs and turns alike."""
         self._count += 1
@@ -109,7 +129,8 @@ class Books:
 
     def check(self) -> None:
         """Raise BrokenBooks unless the ledger's invariants hold for all who hold pages."""
-        branches = (turn.branch for turn in self.turns.values() if turn.branch is not None)
+        contexts = (turn.branch for turn in self.turns.values() if turn.branch is not None)
+        branches = (branch for context in contexts for branch in context.parts)
         self.ledger.check((*holdings(branches), *self.moves.pages, *self.thinning.values()))
 
     def __repr__(self) -> str:

@@ -11,7 +11,10 @@ from .events import DEVICE, Ending, Moving, ProgramId, TurnId
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run this turn: its first `reuse` tokens are computed already and lie in `pages`."""
+    """Run this turn: its first `reuse` tokens are computed already and lie in `pages`.
+
+    Those stand block by block, one for each group of layers; NOWHERE for what no window reaches any more.
+    """
 
     turn: TurnId
     reuse: int
@@ -22,6 +25,8 @@ class Start:
     """The branch of its program whose hold it takes up, which may be another than its own."""
     tier: str = DEVICE
     """The lowest tier that some of it had to be fetched from."""
+    others: tuple[Copy, ...] = ()
+    """The copies of the other groups of layers, where there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Grow:
     pages: tuple[PageId, ...]
     copy: Copy | None
     why: str
+    others: tuple[Copy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

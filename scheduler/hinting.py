@@ -65,6 +65,8 @@ class Hinting:
         self._effects.append(Answered(event.id, heard.message_id, (*heard.answers, *replies)))
 
     def _carry(self, action: KvHintAction, verb: Verb, tenant: str, root: BlockHash) -> Reply:
+        if not self._books.ledger.groups.plain:
+            return Reply(action.action_id, "rejected", "contexts of layers with windows take no hints yet")
         if isinstance(verb, Prefetch) and verb.target.blocks:
             return self._prefetch(action, verb, tenant, root)
         pages = self._pages(verb.target, tenant, root)

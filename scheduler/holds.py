@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..kvstore import Branch, Ledger
+from ..kvstore import BlockHash, Branch, Grouped, Ledger
 from .effects import Effect, Hold, Release, Wake
 from .events import Ending, TurnId
 from .policies import Retention
@@ -22,7 +22,7 @@ class Holds:
     def __init__(self, ledger: Ledger, budget: int) -> None:
         self._ledger = ledger
         self._budget = budget
-        self._holders: dict[str, tuple[Program, str]] = {}
+        self._holders: dict[str, tuple[Program, str, BlockHash]] = {}
 
     def find(self, program: Program, branch: str, tokens: Sequence[int]) -> str | None:
         """The branch of the program whose held context a turn of these tokens extends, or replaces."""
@@ -35,6 +35,10 @@ class Holds:
                 best, most = name, length
         return best
 
+    def root(self, program: Program, branch: str) -> BlockHash:
+        """Under which what a branch holds is named."""
+        return self._holders[program.leases[branch]][2]
+
     def length(self, program: Program, branch: str) -> int:
         """Tokens that a branch holds."""
         return len(self._ledger.leases[program.leases[branch]].tokens)
@@ -45,7 +49,7 @@ class Holds:
         return tuple(tokens[: len(held)]) == held
 
     def keep(
-        self, program: Program, turn: tuple[TurnId, str], branch: Branch, retention: Retention, now: float
+        self, program: Program, turn: tuple[TurnId, str], branch: Branch | Grouped, retention: Retention, now: float
     ) -> list[Effect]:
         """Hold what a turn (its id, its line of conversation) leaves behind, as far as the budget goes."""
         name, line = turn
@@ -58,7 +62,7 @@ class Holds:
             return []
         program.leases[line] = key
         program.expected = 1
-        self._holders[key] = (program, line)
+        self._holders[key] = (program, line, branch.root)
         whole = len(lease.pages) == lease.asked
         why = retention.why + ("" if whole else f", clipped to the budget of {self._budget} pages")
         hold = Hold(program.id, name, line, len(lease.tokens), len(lease.pages), lease.asked, until, why)
@@ -76,6 +80,6 @@ class Holds:
         """The ledger ended this lease; None if it was no hold's."""
         if lease not in self._holders:
             return None
-        program, branch = self._holders.pop(lease)
+        program, branch, _ = self._holders.pop(lease)
         del program.leases[branch]
         return program, Release(program.id, branch, tokens, "its time is over", "expired")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..kvstore import BlockHash, Branch, Elsewhere, Ledger, Match, OutOfPages
+from ..kvstore import BlockHash, Elsewhere, GroupMatch, Ledger, Match, OutOfPages, resume
+from ..kvstore import find as look_up
 from ..kvstore.pins import Pins
 from .books import Books
 from .effects import Effect, Evict, Grow, Preempt, Refuse, Start, Stop
@@ -153,7 +154,7 @@ class Kernel:
         if event.turn in self.books.turns:
             raise UnknownTurn(f"turn {event.turn} has arrived already: give every turn an id of its own")
         more = 1 if self.books.grows else event.max_tokens
-        least = -(-(len(event.tokens) + more) // self.books.page)
+        least = self.books.pages(0, len(event.tokens) + more)
         if not event.tokens:
             self._effects.append(Refuse(event.turn, "it has no tokens: a prompt needs at least one"))
             return
@@ -226,7 +227,7 @@ class Kernel:
         # The last token is always computed: its logits are what the turn is for.
         known = turn.tokens[:-1]
         whole = len(turn.tokens) + (0 if self.books.grows else turn.arrived.max_tokens)
-        if whole > self.books.room * self.books.page:
+        if self.books.pages(0, whole) > self.books.room:
             self._stop(turn)  # it was taken out when it had grown as large as the pool
             return True
         match, pages, idle = self._lacking(turn, known, whole)
@@ -238,7 +239,7 @@ class Kernel:
             return False
         own = self._held_for(turn)
         # Who starts beside others leaves each of them a page to grow into, else they would preempt each other at once.
-        growth = self.books.running if self.books.grows else 0
+        growth = self.books.promised if self.books.grows else 0
         while pages + idle + growth > self.books.available or not self.policy.admit(
             self.books, self._view(turn), pages + idle
         ):
@@ -252,14 +253,14 @@ class Kernel:
             match, pages, idle = self._lacking(turn, known, whole)
         evicted = self.ledger.evicted
         name, tier = turn.arrived.turn, self.moves.fetched(turn.arrived.turn)
-        if not tier and (found := self.moves.wanted(turn.root, known, match)):
-            self._effects.append(self.moves.fetch(name, turn.root, found, match))
+        if not tier and (coming := self.moves.bring(name, turn.root, known, match)):
+            self._effects += coming
             self._note_evicted(turn, evicted)
             return True  # it waits for them, and not in the queue
-        branch = Branch.resume(self.ledger, turn.root, known)
+        branch = resume(self.ledger, turn.root, known)
         self._effects += self.moves.abandon(name)
         reuse = len(branch)
-        grown = branch.reserve(whole - reuse)
+        grown = branch.reserve(self.ledger.groups.stretch(whole - reuse))
         turn.branch = branch
         self.books.run(turn)
         turn.program.turns += 1
@@ -271,16 +272,17 @@ class Kernel:
         )
         if turn.preempted:
             why = f"again after preemption, {why}"
-        self._effects.append(Start(name, reuse, tuple(branch.pages), grown.copy, why, taken, tier or DEVICE))
+        table, copy, others = branch.table, grown.copy, grown.others
+        self._effects.append(Start(name, reuse, table, copy, why, taken, tier or DEVICE, others))
         self._note_evicted(turn, evicted)
         return True
 
-    def _lacking(self, turn: Turn, known: Sequence[int], whole: int) -> tuple[Match, int, int]:
+    def _lacking(self, turn: Turn, known: Sequence[int], whole: int) -> tuple[Match | GroupMatch, int, int]:
         """What is found of a turn, the pages that it needs besides, and how many of those found nobody holds yet."""
-        match = self.ledger.match(turn.root, known)
+        match = look_up(self.ledger, turn.root, known)
         # A last page that was fetched for this turn is its own already: it is not to be had a second time.
-        own_tail = match.tail is not None and self.moves.keeps(turn.arrived.turn, match.tail)
-        pages = -(-whole // self.books.page) - len(match.pages) - own_tail
+        own_tails = sum(self.moves.keeps(turn.arrived.turn, tail) for tail in match.tails)
+        pages = self.books.pages(match.tokens(self.books.page), whole) - own_tails
         return match, pages, self.ledger.idle(match.pages)
 
     def _held_for(self, turn: Turn) -> str | None:
@@ -331,13 +333,14 @@ class Kernel:
         evicted = self.ledger.evicted
         while True:
             try:
-                growth = turn.branch.reserve(len(turn.tokens) - len(turn.branch))
+                growth = turn.branch.reserve(self.ledger.groups.stretch(len(turn.tokens) - len(turn.branch)))
             except OutOfPages:
                 if not self._kept.make_way(turn) and not self._preempt_for(turn):
                     return
             else:
                 if growth.pages or growth.copy:
-                    self._effects.append(Grow(turn.arrived.turn, growth.pages, growth.copy, "its pages were full"))
+                    grow = Grow(turn.arrived.turn, growth.pages, growth.copy, "its pages were full", growth.others)
+                    self._effects.append(grow)
                     self._note_evicted(turn, evicted)
                 return
 
@@ -350,7 +353,7 @@ class Kernel:
         victims = max(
             self.books.batch.values(), key=lambda other: (self.policy.preempt(self.books, other.program), other.number)
         )
-        if victims is turn and len(turn.tokens) > self.books.room * self.books.page:
+        if victims is turn and self.books.pages(0, len(turn.tokens)) > self.books.room:
             self._stop(turn)
             return False
         self._suspend(victims, f"room for {turn.program.id}" if victims is not turn else "no room to grow")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from ..kvstore import BlockHash, Branch, Ledger
+from ..kvstore import BlockHash, Ledger, resume
 from .effects import Effect, Forget, Keep, Wake
 from .events import Marked
 from .policies import Retention
@@ -40,7 +40,7 @@ class Marks:
         """
         self._keys.pop(mark.key, None)
         replaced = self._ledger.leases.get(_OURS + mark.key)
-        branch = Branch.resume(self._ledger, BlockHash(bytes.fromhex(mark.root)), mark.tokens)
+        branch = resume(self._ledger, BlockHash(bytes.fromhex(mark.root)), mark.tokens)
         until = now + retention.seconds
         with branch.freeze() as frozen:
             lease = self._ledger.hold(_OURS + mark.key, frozen, until=until, budget=self._budget)

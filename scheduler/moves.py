@@ -8,9 +8,9 @@ turn that it was fetched for starts by finding it. Whatever does not arrive is c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from ..kvstore import BlockHash, Elsewhere, Found, Ledger, Link, Match, OutOfPages, PageId
+from ..kvstore import BlockHash, Elsewhere, Found, GroupMatch, Ledger, Link, Match, OutOfPages, PageId, look
 from ..kvstore import name as name_of
 from .brought import Brought
 from .demoting import Demoting
@@ -26,9 +26,21 @@ class _Out:
     pages: tuple[PageId, ...]
     """Held until it has."""
     turn: TurnId | None
-    depth: int = 0
-    """How many blocks come before it in its context."""
+    depths: Sequence[int] = ()
+    """How many blocks come before each of those that are fetched."""
     cancelled: bool = False
+    gaps: bool = False
+    """What its blocks go on from may be gone: no window of their layers reaches it."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A turn for which something is fetched, in one move or several."""
+
+    out: set[int] = field(default_factory=set)
+    tier: str = DEVICE
+    pages: list[PageId] = field(default_factory=list)
+    """Of the moves that are over."""
 
 
 class Moves:
@@ -41,7 +53,7 @@ class Moves:
         self._ledger = ledger
         self._out: dict[int, _Out] = {}
         self._going: set[tuple[str, str]] = set()  # (tier, name) of copies on their way
-        self._fetching: dict[TurnId, int] = {}
+        self._fetching: dict[TurnId, _Wait] = {}
         self._fetched: dict[TurnId, tuple[str, tuple[PageId, ...]]] = {}
         self._next = 1
 
@@ -53,6 +65,7 @@ class Moves:
         """The pages that are held for moves, by holder."""
         yield from (out.pages for out in self._out.values())
         yield from (pages for _, pages in self._fetched.values())
+        yield from (tuple(wait.pages) for wait in self._fetching.values())
         yield from self._demoting.pages
 
     @property
@@ -75,15 +88,17 @@ class Moves:
         return self._fetched.get(turn, ("", ()))[0]
 
     def keeps(self, turn: TurnId, page: PageId) -> bool:
-        """Is a page held because it was fetched for this turn?"""
-        return page in self._fetched.get(turn, ("", ()))[1]
+        """Is a page held because it was fetched for this turn, and by nobody else?"""
+        return page in self._fetched.get(turn, ("", ()))[1] and self._ledger.refs(page) == 1
 
-    def store(self, pages: Sequence[PageId], tier: str, why: str) -> list[Effect]:
-        """Copy what can be found in the pages of a context to a tier, unless it lies there or is on its way."""
+    def store(self, pages: Sequence[PageId], tier: str, why: str, root: str = "") -> list[Effect]:
+        """Copy what can be found in the pages of a context to a tier, unless it lies there or is on its way.
+
+        `root` is that of its names, in hex; it need not be given where the pages begin with the first.
+        """
         blocks: list[Moving] = []
         kept: list[PageId] = []
         names: list[BlockHash] = []
-        root = ""
         for page in pages:
             content = self._ledger.content(page)
             if content is None or not content.tokens:
@@ -94,11 +109,15 @@ class Moves:
             if not self.elsewhere.has(tier, name) and (tier, name.hex()) not in self._going:
                 blocks.append(Moving(name.hex(), content.parent.hex(), content.tokens, page))
                 kept.append(page)
-        self.elsewhere.touch(names)
+        first = self._ledger.content(pages[0]) if names else None
+        gaps = first is not None and first.depth > 0
+        self.elsewhere.touch(names, gaps=gaps)
         if not blocks:
             return []
         self._ledger.take(kept)
-        return [self._send(Move(0, DEVICE, tier, tuple(blocks), root, None, why), tuple(kept))]
+        move = self._send(Move(0, DEVICE, tier, tuple(blocks), root, None, why), tuple(kept))
+        self._out[move.id].gaps = gaps
+        return [move]
 
     def demote(self, pages: Sequence[PageId], tier: str | None = None) -> int | None:
         """Let a context leave the device before others, where a tier is named what of it lies there.
@@ -106,6 +125,36 @@ class Moves:
         Returns how many pages do so from now on; None if it is being copied, and does so once it has been.
         """
         return self._demoting.demote(pages, tier, [out.move for out in self._out.values()])
+
+    def bring(self, turn: TurnId, root: BlockHash, tokens: Sequence[int], match: Match | GroupMatch) -> list[Effect]:
+        """Fetch for a turn what lies elsewhere of its tokens beyond what was found on the device, if anything does."""
+        if isinstance(match, Match):
+            wanted = self.wanted(root, tokens, match)
+            return [self.fetch(turn, root, wanted, match)] if wanted else []
+        if not self.elsewhere.tiers:
+            return []
+        far = look(self._ledger, root, tokens, elsewhere=self.elsewhere)
+        if far.length <= match.length:
+            return []
+        here = (*far.pages, *far.tails)
+        self._ledger.take(here)
+        try:
+            fresh = iter(self._ledger.alloc(sum(map(len, far.lacking))))
+        except OutOfPages:  # what is here already may be another's: then there is no room for both, and it is computed
+            self._ledger.drop(reversed(here))
+            return []
+        self._fetching[turn] = _Wait(pages=list(here))
+        effects: list[Effect] = []
+        groups = self._ledger.groups
+        spans = groups.spans(far.length, self._ledger.page)
+        for at, span, run, lacking in zip(groups.roots(root), spans, far.runs, far.lacking, strict=True):
+            found, depths = [one for _, one in lacking], [depth for depth, _ in lacking]
+            used = [*run.names[span.start :], *(one.block.name for one in found)]
+            self.elsewhere.touch(used, gaps=span.start > 0)
+            if lacking:
+                pages = tuple(next(fresh) for _ in lacking)
+                effects.append(self._fetch(turn, at, found, pages=pages, depths=depths))
+        return effects
 
     def wanted(self, root: BlockHash, tokens: Sequence[int], match: Match) -> tuple[Found, ...]:
         """What lies elsewhere of these tokens beyond what was found on the device."""
@@ -126,18 +175,12 @@ class Moves:
             self._ledger.drop(reversed(match.pages))
             raise
         self.elsewhere.touch([*match.names, *(one.block.name for one in found)])
-        blocks = [
-            Moving(one.block.name.hex(), one.block.parent.hex(), one.block.tokens, page, one.tier)
-            for one, page in zip(found, fresh, strict=True)
-        ]
-        source = max((one.tier for one in found), key=self.elsewhere.tiers.index)
-        wanted = Move(0, source, DEVICE, tuple(blocks), root.hex(), turn, "its context lies there")
-        effect = self._send(wanted, (*match.pages, *fresh), depth=len(match.names))
         if turn is not None:
-            self._fetching[turn] = effect.id
+            self._fetching[turn] = _Wait()
         else:
             self.brought.coming((*kept, *fresh))
-        return effect
+        depths = range(len(match.names), len(match.names) + len(fresh))
+        return self._fetch(turn, root, found, pages=(*match.pages, *fresh), depths=depths)
 
     def arrived(self, event: Moved) -> tuple[TurnId | None, list[Effect]]:
         """A move is over: the turn that may start now, if it was for one, and what follows."""
@@ -149,7 +192,7 @@ class Moves:
             return self._landed(out, done), []
         self._going -= {(out.move.target, block.name) for block in out.move.blocks}
         copied = [block.link for block in out.move.blocks if block.name in done]
-        self.elsewhere.put(out.move.target, copied)
+        self.elsewhere.put(out.move.target, copied, gaps=out.gaps)
         self._ledger.drop(reversed(out.pages))
         effects: list[Effect] = []
         if out.move.source != DEVICE:
@@ -180,13 +223,12 @@ class Moves:
     def abandon(self, turn: TurnId) -> list[Effect]:
         """A turn that something was fetched for is gone, or starts: what it kept is free, as soon as nobody writes."""
         _, pages = self._fetched.pop(turn, ("", ()))
-        self._ledger.drop(reversed(pages))
-        number = self._fetching.pop(turn, None)
-        if number is None:
-            return []
-        self._out[number].turn = None
-        self._out[number].cancelled = True
-        return [CancelMove(number, f"turn {turn} is gone")]
+        wait = self._fetching.pop(turn, _Wait())
+        self._ledger.drop(reversed((*pages, *wait.pages)))
+        for number in wait.out:
+            self._out[number].turn = None
+            self._out[number].cancelled = True
+        return [CancelMove(number, f"turn {turn} is gone") for number in sorted(wait.out)]
 
     def lost(self, event: Lost) -> None:
         """A tier has lost something."""
@@ -216,10 +258,32 @@ class Moves:
     def __repr__(self) -> str:
         return f"<Moves {len(self._out)} out | {len(self._fetched)} arrived | {self.elsewhere!r}>"
 
-    def _send(self, move: Move, pages: tuple[PageId, ...], *, depth: int = 0) -> Move:
+    def _fetch(
+        self,
+        turn: TurnId | None,
+        root: BlockHash,
+        found: Sequence[Found],
+        *,
+        pages: tuple[PageId, ...],
+        depths: Sequence[int],
+    ) -> Move:
+        """`pages` are held already; the last of them are those that are fetched into."""
+        fresh = pages[len(pages) - len(found) :]
+        blocks = [
+            Moving(one.block.name.hex(), one.block.parent.hex(), one.block.tokens, page, one.tier)
+            for one, page in zip(found, fresh, strict=True)
+        ]
+        source = max((one.tier for one in found), key=self.elsewhere.tiers.index)
+        wanted = Move(0, source, DEVICE, tuple(blocks), root.hex(), turn, "its context lies there")
+        effect = self._send(wanted, pages, depths)
+        if turn is not None:
+            self._fetching[turn].out.add(effect.id)
+        return effect
+
+    def _send(self, move: Move, pages: tuple[PageId, ...], depths: Sequence[int] = ()) -> Move:
         move = replace(move, id=self._next)
         self._next += 1
-        self._out[move.id] = _Out(move, pages, move.turn, depth)
+        self._out[move.id] = _Out(move, pages, move.turn, depths)
         if move.target != DEVICE:
             self._going |= {(move.target, block.name) for block in move.blocks}
         return move
@@ -228,7 +292,7 @@ class Moves:
         before = len(out.pages) - len(out.move.blocks)
         whole = True
         kept = list(out.pages[:before])
-        for depth, block in enumerate(out.move.blocks, out.depth):
+        for depth, block in zip(out.depths, out.move.blocks, strict=True):
             assert block.page is not None  # what goes to the device goes to a page
             whole = whole and block.name in done and self._publish(block, depth)
             if whole:
@@ -239,8 +303,15 @@ class Moves:
             self._ledger.drop(reversed(kept))
             self.brought.landed(out.pages)
             return None
+        wait = self._fetching[out.turn]
+        wait.out.remove(out.move.id)
+        wait.pages += kept
+        if len(kept) > before:
+            wait.tier = max(wait.tier, out.move.source, key=(DEVICE, *self.elsewhere.tiers).index)
+        if wait.out:
+            return None
         del self._fetching[out.turn]
-        self._fetched[out.turn] = (out.move.source if len(kept) > before else DEVICE, tuple(kept))
+        self._fetched[out.turn] = (wait.tier, tuple(wait.pages))
         return out.turn
 
     def _publish(self, block: Moving, depth: int) -> bool:

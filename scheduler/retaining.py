@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..kvstore import BlockHash, Branch, PageId
+from ..kvstore import BlockHash, Branch, Grouped, PageId, resume
 from .books import Books
 from .effects import Effect
 from .events import Ending, Marked, ProgramId
@@ -35,7 +35,7 @@ class Retaining:
 
     # -- when a turn is over
 
-    def retain(self, turn: Turn, branch: Branch, tools: tuple[str, ...]) -> None:
+    def retain(self, turn: Turn, branch: Branch | Grouped, tools: tuple[str, ...]) -> None:
         """A turn ended by calling tools: its program will come back for what it leaves."""
         line = turn.arrived.branch
         retention = self._policy.retain(self._books, turn.program, tools)
@@ -50,7 +50,7 @@ class Retaining:
                 self._effects += self._marks.give_way(f"a hold for {turn.program.id}")
             name = (turn.arrived.turn, line)
             self._effects += self.holds.keep(turn.program, name, branch, retention, self._books.now)
-        self._copy(pages, retention)
+        self._copy(branch.root, pages, len(branch), retention)
 
     def leave(self, turn: Turn) -> None:
         """A turn lets go of its context; harmless for one that has none."""
@@ -65,15 +65,25 @@ class Retaining:
             return
         program = self._books.program(name)
         retention = self._policy.retain(self._books, program, ())
-        for pages in (*left, *(self._books.ledger.leases[key].pages for key in program.leases.values())):
-            self._copy(pages, retention)
+        for root, pages in left:
+            self._store(root, pages, retention)
+        for branch, key in program.leases.items():
+            lease, root = self._books.ledger.leases[key], self.holds.root(program, branch)
+            self._copy(root, lease.pages, len(lease.tokens), retention)
         if retention.seconds <= 0:
             self.let_go_all(program, retention.why, "parked")
         self._books.forget_if_idle(program)
 
-    def _copy(self, pages: Sequence[PageId], retention: Retention) -> None:
+    def _copy(self, root: BlockHash, pages: Sequence[PageId], length: int, retention: Retention) -> None:
+        """Copy a context of so many tokens."""
+        groups = self._books.ledger.groups
+        for at, own in zip(groups.roots(root), groups.split(pages, length, self._books.page), strict=True):
+            self._store(at, own, retention)
+
+    def _store(self, root: BlockHash, pages: Sequence[PageId], retention: Retention) -> None:
+        """Copy what one group of layers keeps, under its own root."""
         for tier in retention.tiers:
-            self._effects += self.moves.store(pages, tier, retention.why)
+            self._effects += self.moves.store(pages, tier, retention.why, root.hex())
 
     # -- holds end
 
@@ -128,8 +138,9 @@ class Retaining:
         if retention.seconds > 0:
             self._effects += self._marks.keep(event, retention, self._books.now)
         if event.tier:
-            branch = Branch.resume(self._books.ledger, BlockHash(bytes.fromhex(event.root)), event.tokens)
-            self._effects += self.moves.store(branch.pages, event.tier, f"marked {event.key}")
+            branch = resume(self._books.ledger, BlockHash(bytes.fromhex(event.root)), event.tokens)
+            there = Retention(0.0, f"marked {event.key}", (event.tier,))
+            self._copy(branch.root, branch.pages, len(branch), there)
             branch.close()
 
     def yield_marks(self, pages: int, why: str) -> bool:

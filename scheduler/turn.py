@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..kvstore import BlockHash, Branch
+from ..kvstore import BlockHash, Branch, Grouped
 from .events import Arrived
 from .world import Program, Waiting
 
@@ -20,7 +20,7 @@ class Turn:
     """All that is known: the prompt, then what was said."""
     number: int
     since: float
-    branch: Branch | None = None
+    branch: Branch | Grouped | None = None
     preempted: bool = False
     key: tuple[float, ...] = ()
 

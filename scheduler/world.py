@@ -68,6 +68,10 @@ class World(Protocol):
 
     @property
     def page(self) -> int: ...
+    def growth(self, tokens: int, more: float) -> float:
+        """Pages, and parts of one, by which a context of so many tokens grows with so many more."""
+        ...
+
     @property
     def grows(self) -> bool:
         """Do turns take pages as they grow? Else they have all they may need from their start."""

@@ -76,15 +76,15 @@ class Store:
         BadRecord where its names do not follow from its tokens.
         """
         self.ready(write=True)
-        links, seal = parked.links(), parked.seal.digest
+        blocks = parked.blocks()
+        digests = {seal: seal.digest for seal in {own for _, own in blocks}}
         with self._keeping:
             missing = 0
-            for link in links:
-                head = self.log.head(link.name)
-                found = head is not None and (head.parent, head.tokens, head.seal) == (link.parent, link.tokens, seal)
-                missing += not found
+            for link, own in blocks:
+                head, wanted = self.log.head(link.name), (link.parent, link.tokens, digests[own])
+                missing += head is None or (head.parent, head.tokens, head.seal) != wanted
             if missing:
-                raise Incomplete(key, missing, len(links))
+                raise Incomplete(key, missing, len(blocks))
             self.log.sync()
             try:
                 gone = self.marks.write(key, parked)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ...kvstore import Seal
+from ...kvstore import Groups, Seal
 from ...kvstore.record import Buffer
 from ...scheduler import Grow, Start, TurnId
 from ...tools import Grammar
@@ -78,6 +78,7 @@ class Job:
     skip: int = 0
     """Tokens that were dropped: the one at position p lies in slot p - skip, behind what was kept of the others."""
     pages: list[int] = field(default_factory=list)
+    """Block by block, the page of each group of layers."""
     computed: int = 0
 
 
@@ -193,6 +194,11 @@ class StepEngine(Engine, Speaker, Protocol):
     """An engine on the step clock. All but `run` are called on the loop's own thread."""
 
     @property
+    def groups(self) -> Groups:
+        """Of the model's layers: each has a page of its own for every block of a context."""
+        ...
+
+    @property
     def rows(self) -> int:
         """Tokens that have entered the forward pass so far, counted where they enter."""
         ...
@@ -252,8 +258,11 @@ class StepEngine(Engine, Speaker, Protocol):
         """
         ...
 
-    def seal(self, tenant: str, weights: str, codec: str) -> Seal:
-        """What must agree before anybody may read a tenant's keys and values, stored by this codec."""
+    def seal(self, tenant: str, weights: str, codec: str, group: int | None = None) -> Seal:
+        """What must agree before anybody may read a tenant's keys and values, stored by this codec.
+
+        Those of all layers, or of a group of them.
+        """
         ...
 
     def load(self, tensors: Mapping[str, Any], version: int) -> None:

@@ -24,4 +24,4 @@ def with_headroom(world: World, turn: Waiting, pages: int) -> bool:
         return True
     if world.running == 0 and not any(program.leases for program in world.programs.values()):
         return True
-    return world.available >= pages + HEADROOM * turn.tokens / world.page
+    return world.available >= pages + world.growth(turn.tokens, HEADROOM * turn.tokens)

@@ -103,6 +103,20 @@ def test_of_two_that_share_a_beginning_the_one_used_last_leaves_last_and_what_th
     assert leaving(books, "host") == [two[1], one[1], one[0]]
 
 
+def test_what_a_window_has_left_behind_is_not_used_with_what_goes_on_from_it() -> None:
+    books = Elsewhere(PAGE, {"host": 3})
+    blocks, other = chain(range(20)), chain(range(100, 104))
+    books.put("host", blocks[:2])
+    books.put("host", other)
+    books.put("host", blocks[2:4], gaps=True)
+    assert books.surplus("host") == (blocks[1], blocks[0])
+    books.put("host", blocks[4:])  # what goes on is used with what it goes on from, as far as a window looks
+    assert books.surplus("host") == (blocks[1], blocks[0], other[0])
+    books.touch([blocks[0].name, blocks[1].name])
+    books.touch([blocks[4].name], gaps=True)
+    assert books.surplus("host") == (other[0], blocks[2], blocks[3])
+
+
 def test_what_says_that_it_goes_on_from_itself_is_put_like_any_other() -> None:
     books = Elsewhere(PAGE, {"disk": None})
     name = BlockHash(bytes(16))

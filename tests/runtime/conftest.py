@@ -270,12 +270,14 @@ class Runner:
 
     def __init__(self, model: Model, room: int = 64) -> None:
         self.model = model
+        room *= len(model.groups)
         self.pages = Pages(model.shape, room)
         self._free = torch.randperm(room, generator=torch.Generator().manual_seed(3)).tolist()
 
     def table(self, tokens: int) -> tuple[int, ...]:
         """Pages for so many tokens."""
-        return tuple(self._free.pop() for _ in range(-(-tokens // self.model.shape.page)))
+        blocks = -(-tokens // self.model.shape.page)
+        return tuple(self._free.pop() for _ in range(blocks * len(self.model.groups)))
 
     def step(self, *pieces: Piece) -> torch.Tensor:
         return self.model.forward(pieces, self.pages)

@@ -74,6 +74,21 @@ def test_a_tenant_is_served_by_the_server_what_the_same_tenant_computed(
     assert there.say(draw(60, seed=1), "b", tenant="one").end.facts.reused_tokens == 56
 
 
+@pytest.mark.parametrize("family", ["gemma3, windows in some layers", "mistral, window of 24"])
+def test_a_host_fetches_what_windows_look_at_and_what_layers_that_see_all_have(
+    make_pair: Callable[..., Pair], stages: Stages, address: str, family: str
+) -> None:
+    pair = make_pair(family)
+    here, there = beside(pair, stages, address), beside(pair, stages, address)
+    first = pause(here, draw(150, seed=3))
+    tokens = [*draw(150, seed=3), *first.tokens, *draw(6, seed=7)]
+    again = there.say(tokens, "b")
+    assert (again.end.facts.reused_tokens, again.end.facts.computed_tokens) == (152, 12)
+    assert (again.end.facts.tier, again.end.facts.why) == ("remote", "fetched from remote")
+    assert again.tokens == stages(pair.ours, policy="forgetful").say(tokens).tokens
+    assert there.say(tokens, "c", tenant="another").end.facts.reused_tokens == 0
+
+
 def test_what_a_server_has_lost_is_computed(tiny: Pair, stages: Stages, address: str) -> None:
     stage = beside(tiny, stages, address)
     told = pause(stage, draw(60, seed=2))

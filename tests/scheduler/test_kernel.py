@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sostenuto.kvstore import Ledger, root
+from sostenuto.kvstore import Group, Groups, Ledger, root
 from sostenuto.scheduler import (
     POLICIES,
     Arrived,
@@ -231,6 +231,15 @@ def test_what_can_never_run_is_refused_at_the_door(tokens: int) -> None:
     assert isinstance(refused, Refuse)
     assert str(tokens) in refused.why or "no tokens" in refused.why
     assert stage.kernel.books.waiting == 0
+
+
+@pytest.mark.parametrize(("room", "starts"), [(13, ["a"]), (14, ["a", "b"])])
+def test_a_new_program_starts_where_it_may_grow_in_every_group_of_layers(room: int, starts: list[str]) -> None:
+    stage = Stage(room=room)
+    stage.kernel.ledger.groups = Groups((Group((0,)), Group((1,), 1000)))
+    stage.run("a", range(4))
+    stage.arrive("b", range(100, 116))  # eight pages, and four more when it has grown by half
+    assert stage.starts() == starts
 
 
 def test_a_turn_that_grows_to_the_bound_is_stopped_there() -> None:

@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sostenuto.kvstore import DEFAULT_PRIORITY, BlockHash, Elsewhere, Ledger, PageId
+from sostenuto.kvstore import DEFAULT_PRIORITY, BlockHash, Elsewhere, Group, Groups, Ledger, PageId
 from sostenuto.kvstore.quota import TENANT_SHARE
 from sostenuto.kvstore.record import links
 from sostenuto.scheduler import (
@@ -20,6 +20,7 @@ from sostenuto.scheduler import (
     Cancelled,
     CancelMove,
     Closed,
+    Effect,
     Event,
     Finished,
     Hinted,
@@ -59,12 +60,18 @@ DOWN = ("host", "disk")
 ROOMS: list[dict[str, int | None]] = [{}, {"host": 6}, {"host": 4, "disk": 9}, {"disk": None}]
 
 
-@given(policy=st.sampled_from(sorted(POLICIES)), rooms=st.sampled_from(ROOMS), moves=moves)
-@settings(deadline=None, max_examples=300)
+WINDOWS: list[tuple[int | None, ...]] = [(None,), (None, 6), (5,), (9, 6), (None, 5, 5, 9)]
+KINDS = [Groups(tuple(Group((at,), window) for at, window in enumerate(each)), stride=6) for each in WINDOWS]
+
+
+@given(
+    policy=st.sampled_from(sorted(POLICIES)), rooms=st.sampled_from(ROOMS), kinds=st.sampled_from(KINDS), moves=moves
+)
+@settings(deadline=None, max_examples=400)
 def test_the_books_balance_nothing_waits_for_ever_and_the_same_events_give_the_same_effects(
-    policy: str, rooms: dict[str, int | None], moves: list[tuple[str, int, int]]
+    policy: str, rooms: dict[str, int | None], kinds: Groups, moves: list[tuple[str, int, int]]
 ) -> None:
-    life = Life(policy, rooms)
+    life = Life(policy, rooms, kinds)
     for number, (move, who, size) in enumerate(moves):
         event = life.next(number, move, who, size)
         if event is not None:
@@ -72,9 +79,7 @@ def test_the_books_balance_nothing_waits_for_ever_and_the_same_events_give_the_s
             if isinstance(event, Stepped):
                 life.tell(NeedRoom((event.progress[0].turn,)))
     life.end()
-    again = Kernel(Ledger(8, PAGE, rank=named(policy).evict), named(policy), elsewhere=Elsewhere(PAGE, rooms))
-    effects = [effect for event, now in life.events for effect in again.handle(event, now)]
-    assert effects == life.stage.log
+    assert life.again(policy, rooms) == life.stage.log
 
 
 def test_long_lives_move_contexts_through_all_tiers_and_the_books_balance() -> None:
@@ -83,7 +88,7 @@ def test_long_lives_move_contexts_through_all_tiers_and_the_books_balance() -> N
     answered: Counter[str] = Counter()
     for seed in range(240):
         chance = Random(seed)
-        life = Life("sostenuto", ROOMS[seed % len(ROOMS)])
+        life = Life("sostenuto", ROOMS[seed % len(ROOMS)], KINDS[seed % len(KINDS)])
         for number in range(120):
             kinds = ["arrive"] * 5 + ["step"] * 8 + ["pause"] * 5 + ["person"] * 4 + ["moved"] * 4
             kinds += ["finish", "cancel", "cancel", "close", "wait", "hint"] + ["lost"] * (number % 20 == 0)
@@ -100,12 +105,7 @@ def test_long_lives_move_contexts_through_all_tiers_and_the_books_balance() -> N
         )
         cancelled += sum(isinstance(effect, CancelMove) for effect in log)
         answered.update(one.outcome for effect in log if isinstance(effect, Answered) for one in effect.replies)
-        again = Kernel(
-            Ledger(8, PAGE, rank=named("sostenuto").evict),
-            named("sostenuto"),
-            elsewhere=Elsewhere(PAGE, ROOMS[seed % len(ROOMS)]),
-        )
-        assert [effect for event, now in life.events for effect in again.handle(event, now)] == log
+        assert life.again("sostenuto", ROOMS[seed % len(ROOMS)]) == log
     assert min(fetched, spilled) > 10
     assert cancelled
     assert set(answered) == {"accepted", "clipped", "deferred", "rejected", "missing"}
@@ -134,8 +134,9 @@ def hints(number: int, who: int, size: int) -> str:
 class Life:
     """What the world does to a kernel, and which turns run and are known by now."""
 
-    def __init__(self, policy: str, rooms: dict[str, int | None]) -> None:
-        self.stage = Stage(policy, room=8, elsewhere=Elsewhere(PAGE, rooms))
+    def __init__(self, policy: str, rooms: dict[str, int | None], kinds: Groups) -> None:
+        self.stage = Stage(policy, room=5 * len(kinds) + 3, elsewhere=Elsewhere(PAGE, rooms))
+        self.stage.kernel.ledger.groups = kinds
         self.out: list[Move] = []
         self.events: list[tuple[Event, float]] = []
         self.known: set[str] = set()
@@ -169,8 +170,10 @@ class Life:
                 self.forget(turn)
                 return Cancelled(TurnId(turn))
             case "step" if turn in self.missing:
-                computed, self.missing[turn] = self.missing[turn], 1
-                return Stepped((Progress(TurnId(turn), computed, (7,)),))
+                computed = self.stage.kernel.ledger.groups.stretch(self.missing[turn])
+                said = (7,) if computed == self.missing[turn] else ()
+                self.missing[turn] += len(said) - computed
+                return Stepped((Progress(TurnId(turn), computed, said),))
             case "pause" | "finish" if turn in self.missing:
                 self.forget(turn)
                 return Paused(TurnId(turn), ("t",)) if move == "pause" else Finished(TurnId(turn))
@@ -194,6 +197,14 @@ class Life:
                     self.out.append(effect)
                 case _:
                     pass
+
+    def again(self, policy: str, rooms: dict[str, int | None]) -> list[Effect]:
+        """The effects of the same events on another kernel."""
+        ledger = self.stage.kernel.ledger
+        fresh = Ledger(ledger.room, PAGE, rank=named(policy).evict)
+        fresh.groups = ledger.groups
+        kernel = Kernel(fresh, named(policy), elsewhere=Elsewhere(PAGE, rooms))
+        return [effect for event, now in self.events for effect in kernel.handle(event, now)]
 
     def forget(self, name: str) -> None:
         self.known.discard(name)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from sostenuto.scheduler import Cancelled, Closed, Event, Finished, Marked, ProgramId, Travelled, TurnId
+from sostenuto.kvstore import BlockHash, Group, Groups, find
+from sostenuto.scheduler import Cancelled, Closed, Event, Finished, Marked, NeedRoom, ProgramId, Travelled, TurnId
 from sostenuto.tests.kvstore.room import known, leave, victims
 
 from .stage import ROOT, Stage
@@ -136,6 +137,29 @@ def test_an_unfinished_page_in_which_another_context_goes_on_is_not_given_up() -
         told(stage, name, tokens)
     stage.tell(Closed(ProgramId("gone")))
     assert order(stage, contexts) == ["old", "old", "more", "more"]
+
+
+@pytest.mark.parametrize("length", [12, 13, 16])
+@pytest.mark.parametrize(("over", "lost"), [("new", "new"), ("nobody", "old")])
+def test_what_every_group_of_layers_keeps_is_given_up(length: int, over: str, lost: str) -> None:
+    stage = Stage(room=32)
+    ledger = stage.kernel.ledger
+    ledger.groups = Groups((Group((0,)), Group((1,), 2)), stride=4)
+    contexts = {"old": range(length), "new": range(100, 100 + length)}
+    for name, tokens in contexts.items():
+        stage.arrive(name, tokens)
+        for at in range(0, length, 4):
+            stage.compute(name, min(4, length - at))
+            stage.tell(NeedRoom((TurnId(name),)))
+        stage.tell(Finished(TurnId(name)))
+    pages = -(-length // 4) + 1
+    assert len(stage.kernel._kept.left) == 2 * pages
+    passed = ledger.cached - 2 * pages  # goes first in any case
+    stage.tell(Closed(ProgramId(over)))
+    ledger.alloc(ledger.free + passed + pages)
+    root = BlockHash(bytes.fromhex(ROOT))
+    found = {name: find(ledger, root, tokens).tokens(4) for name, tokens in contexts.items()}
+    assert found == {"old": length, "new": length} | {lost: 0}
 
 
 def test_no_more_is_remembered_than_four_pools_have_pages() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sostenuto.kvstore import BlockHash, Elsewhere, root
+from sostenuto.kvstore import BlockHash, Elsewhere, Group, Groups, root
 from sostenuto.kvstore.record import links
 from sostenuto.scheduler import (
     Answered,
@@ -87,6 +87,26 @@ def test_a_turn_that_leaves_takes_its_move_with_it_and_a_late_arrival_is_nobodys
     assert "3/8 taken" in repr(it.kernel)
     it.tell(Moved(move.id, tuple(block.name for block in move.blocks)))
     assert "0/8 taken | 3 cached" in repr(it.kernel)
+
+
+def test_a_tier_that_is_full_gives_up_what_a_window_has_passed_before_what_it_looks_at() -> None:
+    it = stage(host=2)
+    it.kernel.ledger.groups = Groups((Group((0,), 5),), stride=PAGE)
+    for turn in range(3):
+        it.run(f"t{turn}", range(4 + 4 * turn), program="p")
+        move = only(it.pause(f"t{turn}"), Move)
+        assert [block.tokens for block in move.blocks] == [tuple(range(4 * turn, 4 + 4 * turn))]
+        gone = [effect for effect in copied(it, move) if isinstance(effect, Drop)]
+    assert [effect.names for effect in gone] == [(known(1)[0].name,)]
+
+
+def test_what_is_fetched_for_layers_with_windows_leaves_a_tier_after_what_was_used_before_it() -> None:
+    it = stage(host=2)
+    it.kernel.ledger.groups = Groups((Group((0,), 5),), stride=PAGE)
+    it.tell(Known("host", (*known(1), *known(1, 100))))
+    copied(it, only(it.arrive("a", range(6)), Move))
+    drop = only(it.tell(Known("host", known(1, 200))), Drop)
+    assert drop.names == (known(1, 100)[0].name,)
 
 
 def test_what_a_tier_has_lost_is_not_asked_for() -> None:

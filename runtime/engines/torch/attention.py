@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from ....kvstore import Group, Groups
 from ....kvstore.pages import Pages
 from ...errors import ModelUnsupported
 
@@ -36,7 +37,10 @@ _GATHER = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`tokens` of one turn in slots `start`...; its page i covers slots i*page..(i+1)*page-1."""
+    """`tokens` of one turn in slots `start`...; its page i covers slots i*page..(i+1)*page-1.
+
+    With several groups of layers each has a page for those slots: they stand one after the other.
+    """
 
     table: Sequence[int]
     start: int
@@ -70,6 +74,15 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """What a piece is to one group of layers."""
+
+    table: Sequence[int]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Tile:
     """Queries `rows`, all of which may see something of the gathered positions `keys`."""
 
@@ -96,9 +109,11 @@ class _Decode:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reads:
-    """What the layers of one window read in a step."""
+class _Plan:
+    """What the layers of one group write and read in a step."""
 
+    slots: torch.Tensor
+    """Where the keys and values of each packed token go: int64 [tokens]."""
     prefills: tuple[_Prefill, ...]
     decodes: tuple[_Decode, ...]
 
@@ -106,37 +121,36 @@ class _Reads:
 class Plan:
     """Index tensors of one step, made once and used by every layer."""
 
-    def __init__(self, pieces: Sequence[Piece], pages: Pages, windows: Sequence[int | None]) -> None:
-        """`windows` has an entry a layer: how many positions it sees, its own among them; None for all."""
-        self.pages = pages
-        self.windows = windows
+    def __init__(self, pieces: Sequence[Piece], pages: Pages, groups: Groups) -> None:
         parts = [torch.arange(piece.positions.start, piece.positions.stop) for piece in pieces]
-        written = [pages.slots(piece.table, piece.start, piece.stop) for piece in pieces]
         self.positions = torch.cat(parts).to(pages.device)
         """The place of each packed token in its own sequence: int64 [tokens]."""
-        self.slots = torch.cat(written).to(pages.device)
-        """Where the keys and values of each packed token go: int64 [tokens]."""
-        self._reads = {window: _reads(pieces, pages, window) for window in set(windows)}
+        self._pages = pages
+        self._groups = [
+            _plan(pieces, pages, group, slice(at, None, len(groups))) for at, group in enumerate(groups.each)
+        ]
+        self._places = groups.places()
 
     def attend(
         self, layer: int, heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], scale: float, given: dict[str, Any]
     ) -> torch.Tensor:
         """Write what is new, then attend. Rows beyond the plan's (a doubled single row) repeat the first."""
         query, key, value = heads
-        count = len(self.slots)
-        self.pages.k[layer].index_copy_(1, self.slots, key[:, :count])
-        self.pages.v[layer].index_copy_(1, self.slots, value[:, :count])
+        number, place = self._places[layer]
+        slots, count = self._groups[number].slots, len(self.positions)
+        self._pages.k[place].index_copy_(1, slots, key[:, :count])
+        self._pages.v[place].index_copy_(1, slots, value[:, :count])
         return self.look(layer, query, scale)
 
     def look(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
         """Attend to what lies in the pages, and write nothing."""
-        keys, values = self.pages.k[layer], self.pages.v[layer]
-        count = len(self.slots)
+        number, place = self._places[layer]
+        group, count = self._groups[number], len(self.positions)
+        keys, values = self._pages.k[place], self._pages.v[place]
         out = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
-        reads = self._reads[self.windows[layer]]
-        for group in reads.decodes:
-            out[group.rows] = _decode(query, (keys, values), group, scale)
-        for prefill in reads.prefills:
+        for decode in group.decodes:
+            out[decode.rows] = _decode(query, (keys, values), decode, scale)
+        for prefill in group.prefills:
             _prefill(query, (keys, values), prefill, out, scale)
         out[count:] = out[:1]
         return out
@@ -170,21 +184,26 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
 
 
-def _reads(pieces: Sequence[Piece], pages: Pages, window: int | None) -> _Reads:
-    single: list[tuple[int, Piece]] = []
+def _plan(pieces: Sequence[Piece], pages: Pages, group: Group, own: slice) -> _Plan:
+    """`own` are the group's pages in each piece's table."""
+    single: list[tuple[int, _Part]] = []
     prefills: list[_Prefill] = []
+    written: list[torch.Tensor] = []
     row = 0
     for piece in pieces:
+        part = _Part(piece.table[own], piece.start, piece.stop)
+        written.append(pages.slots(part.table, part.start, part.stop))
         if len(piece.tokens) == 1:
-            single.append((row, piece))
+            single.append((row, part))
         else:
-            prefills.append(_tiles(piece, row, pages, window))
+            prefills.append(_tiles(part, row, pages, group.window))
         row += len(piece.tokens)
-    return _Reads(tuple(prefills), tuple(_groups(single, pages, window)))
+    slots = torch.cat(written).to(pages.device)
+    return _Plan(slots, tuple(prefills), tuple(_groups(single, pages, group.window)))
 
 
-def _tiles(piece: Piece, row: int, pages: Pages, window: int | None) -> _Prefill:
-    count, low = len(piece.tokens), _first(piece.start, window)
+def _tiles(piece: _Part, row: int, pages: Pages, window: int | None) -> _Prefill:
+    count, low = piece.stop - piece.start, _first(piece.start, window)
     edge = _edge(min(_TILE, count), piece.stop - low, window).to(_dtype(pages))
     edge = edge.to(pages.device)
     tiles = []
@@ -208,7 +227,7 @@ def _edge(rows: int, columns: int, window: int | None) -> torch.Tensor:
     return torch.zeros(rows, columns).masked_fill_(hidden, float("-inf"))
 
 
-def _groups(single: Sequence[tuple[int, Piece]], pages: Pages, window: int | None) -> list[_Decode]:
+def _groups(single: Sequence[tuple[int, _Part]], pages: Pages, window: int | None) -> list[_Decode]:
     spans: dict[int, list[tuple[int, torch.Tensor]]] = {}
     for row, piece in single:
         slots = pages.slots(piece.table, _first(piece.start, window), piece.stop)

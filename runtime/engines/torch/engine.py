@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ....kvstore import Copy, Seal, is_exact
+from ....kvstore import NOWHERE, Copy, Groups, Seal, is_exact
 from ....kvstore.pages import Pages
 from ....kvstore.record import Buffer
 from ....kvstore.seal import veil
@@ -71,7 +71,11 @@ class TorchEngine:
         if pool_tokens < model.shape.page:
             raise ValueError(f"a pool of {pool_tokens} tokens holds not one page of {model.shape.page}: give it more")
         self.model = model
-        self.pages = Pages(model.shape, pool_tokens // model.shape.page, device=model.device)
+        self.groups: Groups = replace(model.groups, stride=chunk)
+        # In as much memory as all layers need for so many tokens.
+        layers = sum(len(group.layers) for group in self.groups.each)
+        room = pool_tokens // model.shape.page * layers // model.shape.layers
+        self.pages = Pages(model.shape, room, device=model.device)
         self._chunk = chunk
         self._lines: dict[TurnId, _Line] = {}
         self._batch: dict[TurnId, _Line] = {}
@@ -128,19 +132,18 @@ class TorchEngine:
             line = self._lines[job.turn] = _Line(job, self.model.tokenizer)
         job.pages, job.computed = list(effect.pages), effect.reuse + job.skip
         self._batch[job.turn] = line
-        if effect.copy is not None:
-            self._copies.append(effect.copy)
-            self._made[effect.copy.target] = self._made[effect.copy.source]
-        used = [page for page in job.pages[: -(-effect.reuse // self.page)] if self._made[page] < self._version]
-        return min(effect.reuse, len(used) * self.page)
+        self._copy(effect)
+        count, blocks = len(self.groups), -(-effect.reuse // self.page)
+        old = [page != NOWHERE and self._made[page] < self._version for page in job.pages[: blocks * count]]
+        used = sum(any(old[at : at + count]) for at in range(0, len(old), count))
+        return min(effect.reuse, used * self.page)
 
     def grow(self, effect: Grow) -> None:
         """Room for more tokens. A copy replaces the page in which the turn stands."""
         job = self._batch[effect.turn].job
-        if effect.copy is not None:
-            job.pages[(job.computed - job.skip) // self.page] = effect.copy.target
-            self._copies.append(effect.copy)
-            self._made[effect.copy.target] = self._made[effect.copy.source]
+        at = (job.computed - job.skip) // self.page * len(self.groups)
+        for copy in self._copy(effect):
+            job.pages[job.pages.index(copy.source, at)] = copy.target
         job.pages.extend(effect.pages)
 
     def suspend(self, turn: TurnId) -> None:
@@ -172,13 +175,16 @@ class TorchEngine:
         """Cut a context to so many tokens in each head; ValueError for what the policy cannot do."""
         return Cut(self.model, self.pages, policy, budget, made=self._made, chunk=self._chunk)
 
-    def seal(self, tenant: str, weights: str, codec: str) -> Seal:
-        """What must agree before anybody may read a tenant's keys and values, stored by this codec."""
+    def seal(self, tenant: str, weights: str, codec: str, group: int | None = None) -> Seal:
+        """What must agree before anybody may read a tenant's keys and values, stored by this codec.
+
+        Those of all layers, or of a group of them.
+        """
         shape, model = self.model.shape, self.model
-        return Seal(
+        seal = Seal(
             model=model.fingerprint,
             dtype=shape.dtype,
-            layers=shape.layers,
+            layers=sum(len(group.layers) for group in self.groups.each),
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
             page=shape.page,
@@ -190,6 +196,7 @@ class TorchEngine:
             codec=codec,
             exact=is_exact(codec),
         )
+        return seal if group is None else self.groups.seals(seal)[group]
 
     def load(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
         """New weights; no step may run. Raises ValueError, and changes nothing, for what does not fit the model."""
@@ -198,14 +205,14 @@ class TorchEngine:
 
     def short(self) -> tuple[TurnId, ...]:
         """Turns whose pages have no room for what they have to compute."""
-        jobs = {name: line.job for name, line in self._batch.items()}
-        return tuple(name for name, job in jobs.items() if len(job.tokens) - job.skip > len(job.pages) * self.page)
+        lines = self._batch.items()
+        return tuple(name for name, line in lines if self._end(line.job) > self._room(line.job))
 
     def plan(self) -> Step | None:
         """One step for the batch as it is now: every decoding turn, and chunks of prompts."""
         if not self._batch:
             return None
-        demands = [Demand(name, len(line.job.tokens) - line.job.computed) for name, line in self._batch.items()]
+        demands = [Demand(name, self._end(line.job) - line.job.computed) for name, line in self._batch.items()]
         pieces, lines = [], []
         for share in compose(demands, budget=self._chunk):
             line = self._batch[share.turn]
@@ -214,7 +221,8 @@ class TorchEngine:
             known = tuple(job.tokens[job.computed : stop])
             wants, first, last = stop == len(job.tokens), job.computed - job.skip, stop - job.skip
             pieces.append(Piece(tuple(job.pages), first, known, wants, skip=job.skip))
-            for page in job.pages[-(-first // self.page) : -(-last // self.page)]:
+            count = len(self.groups)
+            for page in job.pages[-(-first // self.page) * count : -(-last // self.page) * count]:
                 self._made[page] = self._version
             lines.append(line)
         copies, self._copies = tuple(self._copies), []
@@ -249,6 +257,21 @@ class TorchEngine:
         """Make the copies that are waiting for the next step; no step may run."""
         copies, self._copies = self._copies, []
         self._make(copies)
+
+    def _end(self, job: Job) -> int:
+        """Where the next step may end: what is known, as far as pages are taken at once."""
+        return job.computed + self.groups.stretch(len(job.tokens) - job.computed)
+
+    def _room(self, job: Job) -> int:
+        return len(job.pages) // len(self.groups) * self.page + job.skip
+
+    def _copy(self, effect: Start | Grow) -> Sequence[Copy]:
+        """Note the copies that an effect asks for, to be made before the next step."""
+        copies = [] if effect.copy is None else [effect.copy, *effect.others]
+        self._copies += copies
+        for copy in copies:
+            self._made[copy.target] = self._made[copy.source]
+        return copies
 
     def _make(self, copies: Sequence[Copy]) -> None:
         for copy in copies:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ....kvstore import Group, Groups
 from ....kvstore.pages import Pages
 from ....kvstore.sparse import h2o
 from .attention import Piece, Plan
@@ -25,7 +26,8 @@ class Weighing:
 
     def __init__(self, piece: Piece, pages: Pages, mass: torch.Tensor) -> None:
         """`mass` [layers, kv_heads, tokens] is added to."""
-        self._plan = Plan((piece,), pages, [None] * pages.shape.layers)
+        self._plan = Plan((piece,), pages, Groups((Group(tuple(range(pages.shape.layers))),)))
+        self._pages = pages
         self._seen = pages.slots(piece.table, 0, piece.stop).to(pages.device)
         self._mass = mass
         self.positions = self._plan.positions
@@ -34,7 +36,7 @@ class Weighing:
         self, layer: int, heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], scale: float, given: dict[str, Any]
     ) -> torch.Tensor:
         """As of pages in which the heads' own keys and values lie already."""
-        rows = heads[0][:, : len(self._plan.slots)]
-        keys = self._plan.pages.k[layer].index_select(1, self._seen)
+        rows = heads[0][:, : len(self.positions)]
+        keys = self._pages.k[layer].index_select(1, self._seen)
         self._mass[layer, :, : len(self._seen)] += h2o.mass(rows, keys, scale=scale)
         return self._plan.look(layer, heads[0], scale)

@@ -44,8 +44,9 @@ class Model:
         self.device = str(network.device)
         found = survey(network, name, page)
         self.shape = found.shape
+        """Of a page: of the layers of one group."""
+        self.groups = found.groups
         self.vocab = found.vocab
-        self._windows = found.windows
         config = network.config.get_text_config()
         self.max_positions = int(getattr(config, "max_position_embeddings", None) or 2**31)
         """The longest context, in tokens."""
@@ -99,7 +100,7 @@ class Model:
         are too short; then nothing was written or counted.
         """
         self._check_pieces(pieces, pages)
-        plan = Plan(pieces, pages, self._windows)
+        plan = Plan(pieces, pages, self.groups)
         tokens = [token for piece in pieces for token in piece.tokens]
         wanted = _wanted(pieces)
         self.rows += len(tokens)
@@ -108,7 +109,7 @@ class Model:
     @property
     def whole(self) -> bool:
         """Whether every layer sees all that comes before."""
-        return not any(self._windows)
+        return self.groups.plain
 
     @torch.inference_mode()
     def weigh(self, piece: Piece, pages: Pages, mass: torch.Tensor) -> None:

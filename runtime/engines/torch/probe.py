@@ -32,9 +32,10 @@ def check(network: Any, name: str, found: Findings) -> None:
     if "logits_to_keep" not in inspect.signature(network.forward).parameters:
         raise ModelUnsupported(f"{name} computes logits for every token of a step: its forward has no logits_to_keep")
     shape = Shape(found.shape.layers, found.shape.kv_heads, found.shape.head_dim, found.shape.dtype, _PAGE)
-    pages = Pages(shape, 6, str(network.device))
+    count = len(found.groups)
+    pages = Pages(shape, 6 * count, str(network.device))
     first, second = ([(seed + 7919 * at) % found.vocab for at in range(size)] for seed, size in ((1, 11), (5, 6)))
-    upper, lower = (4, 0, 2), (3, 1)
+    upper, lower = ([block * count + group for block in each for group in range(count)] for each in ((4, 0, 2), (3, 1)))
     with torch.inference_mode():
         network.set_attn_implementation(attention.NAME)
         _step(network, found, pages, [Piece(upper, 0, first[:7], False)])
@@ -53,7 +54,7 @@ def check(network: Any, name: str, found: Findings) -> None:
 
 
 def _step(network: Any, found: Findings, pages: Pages, pieces: Sequence[Piece]) -> torch.Tensor:
-    plan = Plan(pieces, pages, found.windows)
+    plan = Plan(pieces, pages, found.groups)
     ids = torch.tensor([[token for piece in pieces for token in piece.tokens]], device=network.device)
     logits: torch.Tensor = network(
         input_ids=ids, position_ids=plan.positions[None], use_cache=False, paged=plan

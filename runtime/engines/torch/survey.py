@@ -6,14 +6,15 @@ only takes notes, and once more over pages against its own attention; what does 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ....kvstore import Shape
+from ....kvstore import Group, Groups, Shape
 from ...errors import ModelUnsupported
 from . import attention
 
@@ -25,10 +26,11 @@ _EXTRAS = ("softcap", "s_aux", "position_bias")
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the survey found: one shape for all layers, and a window (or None) for each."""
+    """What the survey found."""
 
     shape: Shape
-    windows: tuple[int | None, ...]
+    """Of a page, which holds the layers of one group."""
+    groups: Groups
     vocab: int
     """Logits in a row; may be more than the tokenizer has tokens."""
 
@@ -65,8 +67,33 @@ def survey(network: Any, name: str, page: int) -> Findings:
         raise ModelUnsupported(f"{name} has layers of different key sizes ({found}): pages need them to be alike")
     kv_heads, head_dim = kinds.pop()
     dtype = str(network.dtype).removeprefix("torch.")
-    windows = tuple(notes.layers[index].window for index in range(expected))
-    return Findings(Shape(expected, kv_heads, head_dim, dtype, page), windows, int(logits.shape[-1]))
+    windows = [notes.layers[index].window for index in range(expected)]
+    if 1 in windows:
+        raise ModelUnsupported(f"{name} has layers that see their own position alone: they need no pages")
+    # A window that no context is longer than is none.
+    longest = int(getattr(config, "max_position_embeddings", None) or 2**31)
+    groups = divide([window if window is not None and window < longest else None for window in windows])
+    shape = Shape(len(groups.each[0].layers), kv_heads, head_dim, dtype, page)
+    return Findings(shape, groups, int(logits.shape[-1]))
+
+
+def divide(windows: Sequence[int | None]) -> Groups:
+    """Layers in groups of one size, those that see all first. The last group of a window may have fewer.
+
+    The size is the number of layers of the rarest kind, so that no page is larger than what any kind needs.
+    """
+    kinds: dict[int | None, list[int]] = {}
+    for layer, window in enumerate(windows):
+        kinds.setdefault(window, []).append(layer)
+    size = min(map(len, kinds.values()))
+    order = sorted(kinds, key=lambda window: -math.inf if window is None else -window)
+    return Groups(
+        tuple(
+            Group(tuple(kinds[window][at : at + size]), window)
+            for window in order
+            for at in range(0, len(kinds[window]), size)
+        )
+    )
 
 
 def register() -> None:
