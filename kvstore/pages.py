@@ -10,6 +10,7 @@ import torch
 
 from .record import Buffer
 from .shape import Shape
+from .staging import Staging
 
 
 class Pages:
@@ -38,6 +39,7 @@ class Pages:
         self._bytes: Any = None
         if self.device.type == "cpu":
             self._bytes = self._all.view(torch.uint8).view(shape.layers * 2 * shape.kv_heads, -1).numpy()
+        self._staging = Staging(shape, self.device)
         self.k: list[torch.Tensor] = [layer[0] for layer in self._all]
         """Keys, one tensor a layer: [kv_heads, room * page, head_dim]."""
         self.v: list[torch.Tensor] = [layer[1] for layer in self._all]
@@ -68,8 +70,7 @@ class Pages:
         at = self._place(page, tokens)
         if self._bytes is not None:
             return memoryview(self._bytes[:, self._columns(at)].copy().reshape(-1))
-        flat: Any = self._all[..., at, :].contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
-        return memoryview(flat)
+        return self._staging.out(self._all[..., at, :])
 
     def write(self, page: int, tokens: int, data: Buffer) -> None:
         """Fill a page's first `tokens` slots with what begins `data`, which is bytes of at least as many tokens.
@@ -88,9 +89,7 @@ class Pages:
             columns = self._columns(at)
             self._bytes[:, columns] = given.reshape(len(self._bytes), -1)[:, : columns.stop - columns.start]
             return
-        size = (self.shape.layers, 2, self.shape.kv_heads, held, self.shape.head_dim)
-        block = torch.from_numpy(given.copy()).view(self._all.dtype).view(size)
-        self._all[..., at, :] = block[..., :tokens, :].to(self.device)
+        self._staging.fill(self._all[..., at, :], data)
 
     def slots(self, table: Sequence[int], start: int, stop: int) -> torch.Tensor:
         """Where positions `start..stop-1` of a sequence lie whose i-th page is `table[i]`.

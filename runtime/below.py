@@ -42,6 +42,8 @@ class Tiers:
         for name, value in (("host_tokens", self.host_tokens), ("store_tokens", self.store_tokens or 0)):
             if value < 0:
                 raise ValueError(f"{name}: found {value}; expected 0 or more")
+        if self.store_tokens is not None and self.store is None:
+            raise ValueError(f"store_tokens: found {self.store_tokens} without a store: give a folder, store=FOLDER")
         if not isinstance(self.remote, str | None):
             raise ValueError(f"remote: found {self.remote!r}; expected an address such as redis://127.0.0.1:6379/0")
 

@@ -133,6 +133,9 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
         help="keep contexts that wait for a person there, for later processes too",
     )
     parser.add_argument(
+        "--store-tokens", type=_positive, metavar="N", help="and no more than so many tokens (default: without an end)"
+    )
+    parser.add_argument(
         "--remote", metavar="URL", help="share contexts with other hosts of the model through this Redis or Valkey"
     )
     parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: loopback)")
@@ -151,7 +154,7 @@ def _serve(options: argparse.Namespace) -> int:
     from .doors.http import serve
 
     keys = None if options.keys is None else _keys(options.keys)
-    below = Tiers(options.host_tokens, options.store, remote=options.remote)
+    below = Tiers(options.host_tokens, options.store, options.store_tokens, options.remote)
     below.look()
     engine = open_engine(_wanted(options, options.pool_tokens))
     with ExitStack() as stack:

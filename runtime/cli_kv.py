@@ -19,11 +19,13 @@ def kv_options(parser: argparse.ArgumentParser) -> None:
     ls = commands.add_parser("ls", help="sizes, and the snapshots with what they hold")
     show = commands.add_parser("show", help="one snapshot: its seal, its note and its blocks")
     verify = commands.add_parser("verify", help="read everything; says each bad record, and exits 1 if there is one")
+    forget = commands.add_parser("forget", help="let a snapshot go; gc then gives back what nothing else needs")
     gc = commands.add_parser("gc", help="give back what nothing refers to; nobody else may be writing")
-    for each in (ls, show, verify, gc):
+    for each in (ls, show, verify, forget, gc):
         each.add_argument("dir", type=Path, metavar="DIR", help="the folder of the disk tier")
         each.add_argument("--json", action="store_true", help="one JSON object")
-    show.add_argument("key", metavar="KEY", help="under which it was kept, by whichever tenant")
+    for each in (show, forget):
+        each.add_argument("key", metavar="KEY", help="under which it was kept, by whichever tenant")
     gc.add_argument(
         "--least", type=_share, default=0.0, metavar="SHARE", help="leave segments with less garbage (default: 0)"
     )
@@ -33,11 +35,11 @@ def kv_options(parser: argparse.ArgumentParser) -> None:
 def kv_shown(options: argparse.Namespace, now: float) -> tuple[str, int]:
     """What was asked for, and how to exit; `now` is in seconds since 1970.
 
-    Raises BadStore for a folder that is no disk tier, TierLocked where gc meets a writer, ValueError for a key that
-    nobody kept.
+    Raises BadStore for a folder that is no disk tier, TierLocked where gc or forget meets a writer, ValueError for a
+    key that nobody kept.
     """
     store = Store(options.dir, write=False)
-    if options.action == "gc":
+    if options.action in ("gc", "forget"):
         store.close()  # there is a tier: else a writer would make one
         store = Store(options.dir)
     try:
@@ -79,14 +81,27 @@ def _ls(store: Store, options: argparse.Namespace, now: float) -> _Answer:
 
 def _show(store: Store, options: argparse.Namespace, now: float) -> _Answer:
     marks = store.marks.all()
-    chosen = [mark for mark in marks if mark.key == options.key]
-    if not chosen:
-        known = ", ".join(sorted({repr(mark.key) for mark in marks})[:5]) or "none at all"
-        raise ValueError(f"no snapshot {options.key!r} lies in {options.dir}; there are {known}")
+    chosen = _chosen(marks, options)
     sizes = {head.name: head.size for head in store.log.heads()}
     counts = shared(marks)
     found = [_whole(mark, sizes, counts, now) for mark in chosen]
     return {"snapshots": found}, "\n\n".join(_told(each) for each in found), 0
+
+
+def _forget(store: Store, options: argparse.Namespace, now: float) -> _Answer:
+    chosen = _chosen(store.marks.all(), options)
+    for mark in chosen:
+        store.forget(mark.parked.seal.tenant, mark.key)
+    text = f"{len(chosen)} forgotten; `sostenuto kv gc --unmarked` gives back what no other snapshot needs"
+    return {"forgotten": len(chosen)}, text, 0
+
+
+def _chosen(marks: list[Mark], options: argparse.Namespace) -> list[Mark]:
+    chosen = [mark for mark in marks if mark.key == options.key]
+    if not chosen:
+        known = ", ".join(sorted({repr(mark.key) for mark in marks})[:5]) or "none at all"
+        raise ValueError(f"no snapshot {options.key!r} lies in {options.dir}; there are {known}")
+    return chosen
 
 
 def _verify(store: Store, options: argparse.Namespace, now: float) -> _Answer:
@@ -118,7 +133,7 @@ def _gc(store: Store, options: argparse.Namespace, now: float) -> _Answer:
     return found, text, 0
 
 
-_ACTIONS = {"ls": _ls, "show": _show, "verify": _verify, "gc": _gc}
+_ACTIONS = {"ls": _ls, "show": _show, "verify": _verify, "forget": _forget, "gc": _gc}
 
 
 def _row(mark: Mark, sizes: dict[BlockHash, int], counts: Counter[BlockHash], now: float) -> dict[str, Any]:

@@ -88,21 +88,22 @@ class Host:
         dtype: str | None = None,
         host_tokens: int = 0,
         store: Path | str | None = None,
+        store_tokens: int | None = None,
         remote: str | None = None,
     ) -> Host:
         """Load a model (a directory, a GGUF file, a hub id; None: the packaged one) and serve it.
 
-        Contexts that leave the device are kept in host memory, for so many tokens, in the folder `store`, where they
-        outlive the process, and in the Redis or Valkey at the address `remote`, where other hosts of the same model
-        find them. A server that is not there, now or later, is a warning in the log: the host goes on without it, and
-        asks it again with what comes later.
+        Contexts that leave the device are kept in host memory, for `host_tokens`, in the folder `store`, for
+        `store_tokens` or without an end, where they outlive the process, and in the Redis or Valkey at the address
+        `remote`, where other hosts of the same model find them. A server that is not there, now or later, is a
+        warning in the log: the host goes on without it, and asks it again with what comes later.
 
         Raises ModelNotFound or ModelUnsupported, and before anything is loaded ValueError for an unknown policy or
         no address, MissingPackage for `remote` without its package, and TierLocked or BadStore for a folder that
         cannot be used.
         """
         named(policy)
-        below = Tiers(host_tokens, store, remote=remote)
+        below = Tiers(host_tokens, store, store_tokens, remote)
         below.look()
         # Loading torch takes seconds: only who opens a model pays for it.
         from .engines.torch.engine import TorchEngine

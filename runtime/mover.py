@@ -21,6 +21,8 @@ from ..kvstore.tiers.base import Entry, Shared, Tier
 from ..scheduler import DEVICE, CancelMove, Drop, Event, Known, Lost, Move, Moved, Moving
 
 _T = TypeVar("_T")
+_RUN = 64
+"""Blocks that are in memory together when they go from tier to tier."""
 
 PATIENCE_S = 30.0
 """For one request to a tier. Computing even a long context anew takes no longer on any device."""
@@ -221,10 +223,12 @@ class Mover:
         done: tuple[str, ...] = ()
         with self._failing(move.target) as fault:
             async with self._order[move.target]:
-                names = [_name(block) for block in move.blocks]
-                records = await self._patiently(self._tiers[move.source].get(names))
-                await self._patiently(self._tiers[move.target].put(records))
-            done = tuple(name.hex() for name in records)
+                # In runs: what is too much when a host opens may be most of a disk.
+                for at in range(0, len(move.blocks), _RUN):
+                    names = [_name(block) for block in move.blocks[at : at + _RUN]]
+                    records = await self._patiently(self._tiers[move.source].get(names))
+                    await self._patiently(self._tiers[move.target].put(records))
+                    done += tuple(name.hex() for name in records)
         self._report(Moved(move.id, done))
         return fault.found
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from ..kvstore import RAW, Incomplete
+from ..kvstore import RAW, BlockHash, Incomplete, TierFull, find
 from ..kvstore.parked import Parked
 from ..kvstore.tiers import DiskTier, Shelf
-from ..scheduler import Lost
+from ..scheduler import Known, Lost, Moving
 from .copying import copied, sealed
 from .loop import Loop
 
@@ -26,8 +26,8 @@ class Saved:
         """Save a conversation, in place of what had the key; returns of how many tokens keys and values are saved.
 
         When it returns, all of that survives the process and the machine. What was not computed, or was evicted, is
-        not saved, and computed when somebody goes on. Raises TierFull and TierGone when the disk fails, and
-        Incomplete where it loses what it has just been given, twice.
+        not saved, and computed when somebody goes on. Raises TierFull where the store is too small for it or the disk
+        is full, TierGone when the disk fails, and Incomplete where it loses what it has just been given, twice.
         """
         return self._wait(self._keep(key, tokens, (tenant, codec), note))
 
@@ -37,7 +37,7 @@ class Saved:
         Raises Mismatch, which names each field, where it was saved under another model or codec, and BadRecord where
         the disk has damaged it.
         """
-        return self._wait(self._shelf(tenant, codec).find(key))
+        return self._wait(self._find(key, (tenant, codec)))
 
     def keys(self, *, tenant: str) -> list[str]:
         """The keys under which this tenant has saved something."""
@@ -54,8 +54,27 @@ class Saved:
         root, seal = sealed(self._loop, tenant, codec)
         return Shelf(self._disk, seal=seal, root=root)
 
+    async def _find(self, key: str, whose: tuple[str, str]) -> Parked | None:
+        parked = await self._shelf(*whose).find(key)
+        if parked is not None:
+            # A store with an end forgets what it lets go, and what is saved stays on the disk all the same.
+            known = (Moving(link.name.hex(), link.parent.hex(), link.tokens) for link in parked.links())
+            self._loop.post(Known(self._disk.name, tuple(known)))
+        return parked
+
+    def _fits(self, root: BlockHash, tokens: tuple[int, ...]) -> None:
+        ledger, room = self._loop.kernel.ledger, self._loop.kernel.moves.elsewhere.rooms[self._disk.name]
+        computed = find(ledger, root, tokens).tokens(ledger.page)
+        blocks = sum(map(len, ledger.groups.spans(computed, ledger.page)))
+        if room is not None and blocks > room:
+            raise TierFull(
+                f"a conversation of {computed} tokens takes {blocks} blocks, and the store has room for {room}: "
+                f"open the host with a greater store_tokens, or without it"
+            )
+
     async def _keep(self, key: str, tokens: tuple[int, ...], whose: tuple[str, str], note: Mapping[str, Any]) -> int:
         root, _ = sealed(self._loop, *whose)
+        self._fits(root, tokens)
         parked = await copied(self._loop, self._disk.name, root, tokens, note)
         try:
             await self._shelf(*whose).keep(key, parked)

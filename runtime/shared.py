@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+from typing import Any
 
 from .host import POOL_TOKENS, Host
 
@@ -18,15 +19,15 @@ def shared_host(
     pool_tokens: int = POOL_TOKENS,
     host_tokens: int = 0,
     store: str | None = None,
+    store_tokens: int | None = None,
     remote: str | None = None,
 ) -> Host:
     """The process's host of this model, policy, pool and tiers. Raises what `Host.open` raises."""
-    key = (model, policy, pool_tokens, host_tokens, store, remote)
+    tiers: Any = {"host_tokens": host_tokens, "store": store, "store_tokens": store_tokens, "remote": remote}
+    key = (model, policy, pool_tokens, *tiers.values())
     with _lock:
         if key not in _hosts or _hosts[key].closed:
-            _hosts[key] = Host.open(
-                model, policy=policy, pool_tokens=pool_tokens, host_tokens=host_tokens, store=store, remote=remote
-            )
+            _hosts[key] = Host.open(model, policy=policy, pool_tokens=pool_tokens, **tiers)
         return _hosts[key]
 
 

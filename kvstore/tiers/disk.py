@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from anyio import CapacityLimiter, create_task_group, to_thread
 
+from ..errors import TierFull
 from ..hashes import BlockHash
 from ..record import Buffer
 from .base import Counts, Entry, chunks, entry, heads
@@ -19,6 +21,8 @@ _Ts = TypeVarTuple("_Ts")
 _THREADS = 4
 _READERS = 2
 _CHUNK = 16 << 20
+_GARBAGE = 0.5
+"""Of a segment: what is copied then is less than what is won, so files stay within twice of what is served."""
 
 
 class DiskTier:
@@ -82,9 +86,15 @@ class DiskTier:
         return {name: found[name] for name in wanted if name in found}
 
     async def drop(self, names: Iterable[BlockHash]) -> None:
-        """As Tier says. Blocks that a named snapshot needs stay; after a crash dropped ones may be back."""
+        """As Tier says. Blocks that a named snapshot needs stay; after a crash dropped ones may be back.
+
+        Where the files have come to twice what is served, and some more, they are made smaller before this returns.
+        """
         self.store.ready(write=True)
         await self.work(self.store.drop, list(names))
+        if self.store.log.bloated:
+            with suppress(TierFull):  # there is no room for copies: it is tried again when more has been dropped
+                await self.gc(_GARBAGE)
 
     async def entries(self) -> Sequence[Entry]:
         """As Tier says."""

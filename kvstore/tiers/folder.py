@@ -84,7 +84,8 @@ def _known(path: Path, *, new: bool) -> None:
         # A first opening that was killed leaves its lock, its empty folders and half a file.
         if new and others <= {"lock", "FORMAT" + _UNFINISHED, SEGMENTS, MARKS}:
             return
-        raise BadStore(f"no disk tier lies in {path}: give a folder that one has written to") from None
+        empty = "an empty folder, or " if new else ""
+        raise BadStore(f"no disk tier lies in {path}: give {empty}one that a disk tier has written to") from None
     except NotADirectoryError:
         raise BadStore(f"{path} is a file: give the folder of a disk tier") from None
     if found != _FORMAT:

@@ -115,6 +115,12 @@ class Log:
             held = list(self._segments.values())
         return len(held), sum(each.size for each in held), sum(each.live for each in held)
 
+    @property
+    def bloated(self) -> bool:
+        """Do the files take more than twice what is served, and an eighth of a segment besides?"""
+        _, size, live = self.size
+        return size > 2 * live + self._limit // 8
+
     def read(self, places: Sequence[Place]) -> dict[BlockHash, memoryview]:
         """Records, verified, as views of what was read. A damaged one is left out, forgotten and counted."""
         found: dict[BlockHash, memoryview] = {}

@@ -34,9 +34,9 @@ __all__ = ["BoundSaver", "ChatSostenuto", "ToolGuard", "tool_node", "wrap"]
 class ChatSostenuto(BaseChatModel):
     """A model that runs in this process, over paged keys and values that are kept while tools run.
 
-    Give a `host` of your own, or `model`, `policy`, `pool_tokens`, `host_tokens`, `store` and `remote`: then models
-    that agree in these share one. Every other field is a sampling parameter; a call can override it:
-    `model.invoke(..., seed=1)`.
+    Give a `host` of your own, or `model`, `policy`, `pool_tokens`, `host_tokens`, `store`, `store_tokens` and
+    `remote`: then models that agree in these share one. Every other field is a sampling parameter; a call can override
+    it: `model.invoke(..., seed=1)`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", populate_by_name=True)
@@ -50,6 +50,8 @@ class ChatSostenuto(BaseChatModel):
     """Tokens of contexts that are kept in host memory when they leave the device."""
     store: str | None = None
     """A folder for contexts that wait for a person: they outlive the process."""
+    store_tokens: int | None = None
+    """Tokens that are kept there, besides those of durable marks; without an end if it is not said."""
     remote: str | None = Field(default=None, repr=False)
     """The address of a Redis or Valkey where hosts of one model share contexts; it may hold a password."""
     codec: CodecName = "raw"
@@ -239,6 +241,7 @@ class ChatSostenuto(BaseChatModel):
             pool_tokens=self.pool_tokens,
             host_tokens=self.host_tokens,
             store=self.store,
+            store_tokens=self.store_tokens,
             remote=self.remote,
         )
 

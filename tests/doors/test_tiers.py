@@ -39,7 +39,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_chat_model_hands_its_tiers_on_and_shares_its_host_with_those_that_agree(
     opened: list[dict[str, Any]],
 ) -> None:
-    below: dict[str, Any] = {"host_tokens": 64, "store": "kv", "remote": SECRET}
+    below: dict[str, Any] = {"host_tokens": 64, "store": "kv", "store_tokens": 640, "remote": SECRET}
     first = ChatSostenuto(**below)
     assert ChatSostenuto(**below).served_by is first.served_by
     assert ChatSostenuto(**below | {"remote": None}).served_by is not first.served_by

@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 import pytest
 
-from sostenuto.kvstore import BadStore, TierGone, TierLocked
+from sostenuto.kvstore import BadStore, TierFull, TierGone, TierLocked
 from sostenuto.kvstore.tiers import DiskTier, Freed, Report, Store, disk, folder, segment
+from sostenuto.kvstore.tiers.log import Log
 
 from .records import PAGE, context, flipped, put, records, served
 
@@ -359,4 +360,38 @@ async def test_the_tier_collects_and_says_what_it_freed(tmp_path: Path) -> None:
     freed = await tier.gc()
     assert (freed.segments, freed.bad) == (1, 0)
     assert freed.bytes > sum(map(len, RECORDS.values()))
+    await tier.aclose()
+
+
+async def test_files_stay_within_twice_of_what_is_served_whatever_is_put_and_dropped(tmp_path: Path) -> None:
+    tier = DiskTier.open(tmp_path, segment=4096)
+    contexts = [context(range(first, first + 3 * PAGE)) for first in range(0, 4000, 100)]
+    for number, each in enumerate(contexts):
+        await tier.put(records(each))
+        if number >= 3:
+            await tier.drop(contexts[number - 3].names)
+        _, size, live = tier.store.log.size
+        assert size <= 2 * live + 4096 // 8 + 4096  # the last segment is begun anew only when it is full
+    kept = {name: data for each in contexts[-3:] for name, data in records(each).items()}
+    assert served(tier.store) == kept
+    await tier.aclose()
+
+
+async def test_a_disk_without_room_for_copies_is_made_smaller_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = DiskTier.open(tmp_path, segment=400)
+    await tier.put(RECORDS)
+    await tier.put(OTHERS)
+
+    def full(log: Log, number: int) -> Freed:
+        raise TierFull("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "rewrite", full)
+        await tier.drop(NAMES)
+    bloated = [tier.store.log.bloated]
+    await tier.drop(NAMES)
+    assert [*bloated, tier.store.log.bloated] == [True, False]
+    assert served(tier.store) == OTHERS
     await tier.aclose()

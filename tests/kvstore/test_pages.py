@@ -7,6 +7,7 @@ import torch
 
 from sostenuto.kvstore import Shape
 from sostenuto.kvstore.pages import Pages
+from sostenuto.kvstore.staging import Staging
 
 SHAPE = Shape(layers=2, kv_heads=3, head_dim=4, dtype="float32", page=8)
 
@@ -115,3 +116,17 @@ def test_a_copy_of_more_than_a_page_and_a_room_without_pages_are_refused() -> No
 
 def test_the_text_of_pages_shows_their_state() -> None:
     assert repr(Pages(SHAPE, 4)) == "Pages(room=4, page=8, 0.0 MiB of float32 on cpu)"
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 8])
+def test_what_went_out_through_staging_comes_in_again_and_is_a_copy_of_its_own(tokens: int) -> None:
+    staging = Staging(SHAPE, torch.device("cpu"))
+    size = (SHAPE.layers, 2, SHAPE.kv_heads, tokens, SHAPE.head_dim)
+    one, other = torch.randn(size), torch.randn(size)
+    data = staging.out(one)
+    staging.out(other)
+    assert len(data) == tokens * SHAPE.bytes_per_token
+    assert bytes(data) == one.numpy().tobytes()
+    shorter = torch.zeros(*size[:3], 1, SHAPE.head_dim)
+    staging.fill(shorter, data)
+    assert torch.equal(shorter, one[..., :1, :])

@@ -57,6 +57,8 @@ def test_what_is_wrong_with_a_store_is_told_before_a_model_is_looked_for(tmp_pat
         Host.open("no/such/model", store=tmp_path / "letters")
     with pytest.raises(ValueError, match="host_tokens: found -1; expected 0 or more"):
         Host.open("no/such/model", host_tokens=-1)
+    with pytest.raises(ValueError, match="store_tokens: found 64 without a store: give a folder"):
+        Host.open("no/such/model", store_tokens=64)
 
 
 def test_the_command_line_tells_it_before_it_opens_an_engine(

@@ -210,3 +210,15 @@ def test_gc_drops_what_no_snapshot_needs_where_that_is_asked_for(
     assert 0 < after["blocks"] < before["blocks"]
     assert after["snapshots"] == before["snapshots"]
     assert as_json(capsys, "verify", tier)["faults"] == []
+
+
+def test_what_is_forgotten_is_in_no_list_and_its_room_can_be_given_back(
+    tier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert as_json(capsys, "forget", tier, "noon") == {"forgotten": 2}
+    as_json(capsys, "gc", tier, "--unmarked")
+    left = as_json(capsys, "ls", tier)
+    assert [each["key"] for each in left["snapshots"]] == ["even\nning"]
+    assert left["blocks"] == left["snapshots"][0]["blocks"]
+    assert main(["kv", "forget", str(tier), "noon"]) == 1
+    assert "no snapshot 'noon' lies in" in capsys.readouterr().err

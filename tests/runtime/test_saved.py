@@ -19,8 +19,8 @@ from sostenuto.runtime.session import Session
 from .conftest import Pair, draw
 
 
-def opened(tiny: Pair, disk: DiskTier) -> Host:
-    return Host(TorchEngine(tiny.ours, pool_tokens=256), below=[Below(disk)])
+def opened(tiny: Pair, disk: DiskTier, tokens: int | None = None) -> Host:
+    return Host(TorchEngine(tiny.ours, pool_tokens=256), below=[Below(disk, tokens)])
 
 
 def test_a_disk_that_is_full_refuses_a_durable_mark_and_takes_it_when_there_is_room(
@@ -80,3 +80,32 @@ def test_a_disk_that_loses_what_it_was_just_given_is_asked_twice_and_no_more(
         with pytest.raises(Incomplete, match="needs 9 blocks and 1 are not in the tier"):
             session.mark("noon", durable=True)
     assert asked == ["noon", "noon"]
+
+
+def test_what_is_saved_stays_in_a_store_with_an_end_and_is_gone_on_with(tiny: Pair, tmp_path: Path) -> None:
+    disk = DiskTier.open(tmp_path)
+    with opened(tiny, disk, 80) as host:
+        for number in range(6):
+            with Session(host) as session:
+                session.feed(draw(60, seed=number))
+                session.generate(max_tokens=9)
+                session.mark(f"day {number}", durable=True)
+        assert host.loop.kernel.moves.elsewhere.count("disk") <= 10
+        with Session.restore(host, "day 5") as session:
+            session.feed(draw(9))
+        host.saved.forget("day 0", tenant="default")
+    with opened(tiny, DiskTier.open(tmp_path), 80) as host:
+        assert host.loop.kernel.moves.elsewhere.count("disk") <= 10
+        for number in range(1, 6):
+            with Session.restore(host, f"day {number}") as session:
+                answer = session.generate(max_tokens=9)
+                assert (answer.facts.computed_tokens, answer.facts.tier) == (1, "disk")
+
+
+def test_a_conversation_that_a_store_has_no_room_for_is_refused(tiny: Pair, tmp_path: Path) -> None:
+    with opened(tiny, DiskTier.open(tmp_path), 64) as host, Session(host) as session:
+        session.feed(draw(60))
+        session.generate(max_tokens=9)
+        with pytest.raises(TierFull, match="of 68 tokens takes 9 blocks, and the store has room for 8"):
+            session.mark("noon", durable=True)
+        assert host.saved.keys(tenant="default") == []
