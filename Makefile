@@ -161,6 +161,7 @@ $(VLLM_READY): pyproject.toml
 	$(VLLM_BIN)/python -c "import pathlib, sysconfig; \
 	  home = pathlib.Path(sysconfig.get_path('purelib'), 'vllm-$(VLLM_VERSION)+cpu.dist-info'); home.mkdir(exist_ok=True); \
 	  (home / 'METADATA').write_text('Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n')"
+	$(VLLM_BIN)/python -m pip install --quiet xxhash
 	$(VLLM_BIN)/python -m pip install --quiet --no-deps -e .
 	@rm -f $(VLLM_VENV)/.ready-*
 	@touch $@
