@@ -79,6 +79,14 @@ class Groups:
         layers = max(len(group.layers) for group in self.each)
         return tuple(replace(seal, layers=layers, group=",".join(map(str, group.layers))) for group in self.each)
 
+    def known(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """As much of a conversation as whoever goes on with it wants to find: the last token is computed in any case.
+
+        With windows that one looks at a token more than the next one, which may lie in an earlier block: there only
+        what comes before it is of use.
+        """
+        return tokens if self.plain else tokens[:-1]
+
     def spans(self, length: int, page: int) -> tuple[range, ...]:
         """The blocks of each group that a context of so many tokens keeps."""
         return tuple(range(group.first(length, page), -(-length // page)) for group in self.each)

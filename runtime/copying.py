@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 from ..kvstore import BlockHash, Seal, find, look
@@ -35,35 +36,34 @@ async def copied(loop: Loop, tier: str, root: BlockHash, tokens: tuple[int, ...]
     marked = f"copied|{root.hex()}|{len(tokens)}"
     loop.post(Marked(marked, root.hex(), tokens, tier))
     ledger = loop.kernel.ledger
+    tokens = ledger.groups.known(tokens)
     computed = find(ledger, root, tokens).tokens(ledger.page)
     fault = await loop.mover.settled(tier)
     loop.post(Unmarked((marked,)))
     if seal is None or loop.seal(root.hex()) != seal:
         raise Busy("the weights of the model changed while a context was copied: copy it again")
-    parked = park(root, tokens[: _whole(loop, tier, root, tokens)], seal, note=note)
-    if not ledger.groups.plain:
-        parked = _grouped(loop, tier, park(root, tokens, seal, note=note, groups=ledger.groups), computed)
+    parked = _there(loop, tier, park(root, tokens, seal, note=note, groups=ledger.groups), computed)
     if len(parked) < computed and fault is not None:
         raise fault
     return parked
 
 
-def _whole(loop: Loop, tier: str, root: BlockHash, tokens: tuple[int, ...]) -> int:
-    """How many of these tokens have keys and values in a tier, under names that are theirs."""
-    whole, elsewhere = 0, loop.kernel.moves.elsewhere
-    for found in elsewhere.match(root, tokens):
-        # A block that is longer is another conversation's: its name is not that of these tokens.
-        if not elsewhere.has(tier, found.block.name) or found.use < len(found.block.tokens):
-            break
-        whole += found.use
-    return whole
+def _there(loop: Loop, tier: str, parked: Parked, computed: int) -> Parked:
+    """As much of a context as can be gone on from with what lies in a tier, under names that are its own.
 
-
-def _grouped(loop: Loop, tier: str, parked: Parked, computed: int) -> Parked:
-    """As much of a context as every group of its layers can go on from with what lies in a tier."""
+    A block that is longer than its end is another conversation's.
+    """
     ledger, elsewhere = loop.kernel.ledger, loop.kernel.moves.elsewhere
-    far = look(ledger, parked.root, parked.tokens, elsewhere=elsewhere).length
-    for length in sorted({far, far - far % ledger.page, computed}, reverse=True):
+    page = ledger.page
+    if ledger.groups.plain:
+        whole = sum(1 for _ in takewhile(lambda name: elsewhere.has(tier, name), parked.names))
+        far = whole * page if whole < len(parked.names) else len(parked)
+        ends = [found.use for found in elsewhere.match(parked.root, parked.tokens)[whole:]]
+        lengths = {far, *(far + end for end in ends[:1]), *([computed] if computed // page == whole else [])}
+    else:
+        far = look(ledger, parked.root, parked.tokens, elsewhere=elsewhere).length
+        lengths = {far, far - far % page, computed}
+    for length in sorted(lengths, reverse=True):
         shorter = cut(parked, length)
         if all(elsewhere.has(tier, name) for name in shorter.names):
             return shorter

@@ -64,7 +64,7 @@ class Saved:
 
     def _fits(self, root: BlockHash, tokens: tuple[int, ...]) -> None:
         ledger, room = self._loop.kernel.ledger, self._loop.kernel.moves.elsewhere.rooms[self._disk.name]
-        computed = find(ledger, root, tokens).tokens(ledger.page)
+        computed = find(ledger, root, ledger.groups.known(tokens)).tokens(ledger.page)
         blocks = sum(map(len, ledger.groups.spans(computed, ledger.page)))
         if room is not None and blocks > room:
             raise TierFull(

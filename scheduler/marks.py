@@ -40,7 +40,8 @@ class Marks:
         """
         self._keys.pop(mark.key, None)
         replaced = self._ledger.leases.get(_OURS + mark.key)
-        branch = resume(self._ledger, BlockHash(bytes.fromhex(mark.root)), mark.tokens)
+        known = self._ledger.groups.known(mark.tokens)
+        branch = resume(self._ledger, BlockHash(bytes.fromhex(mark.root)), known)
         until = now + retention.seconds
         with branch.freeze() as frozen:
             lease = self._ledger.hold(_OURS + mark.key, frozen, until=until, budget=self._budget)

@@ -91,10 +91,13 @@ class Moves:
         """Is a page held because it was fetched for this turn, and by nobody else?"""
         return page in self._fetched.get(turn, ("", ()))[1] and self._ledger.refs(page) == 1
 
-    def store(self, pages: Sequence[PageId], tier: str, why: str, root: str = "") -> list[Effect]:
+    def store(
+        self, pages: Sequence[PageId], tier: str, why: str, root: str = "", *, tail: tuple[int, ...] = ()
+    ) -> list[Effect]:
         """Copy what can be found in the pages of a context to a tier, unless it lies there or is on its way.
 
-        `root` is that of its names, in hex; it need not be given where the pages begin with the first.
+        `root` is that of its names, in hex; it need not be given where the pages begin with the first. Others may have
+        gone on in its last page: with `tail` only these tokens of it are copied, under their own name.
         """
         blocks: list[Moving] = []
         kept: list[PageId] = []
@@ -104,10 +107,12 @@ class Moves:
             if content is None or not content.tokens:
                 break
             root = root or content.parent.hex()
-            name = content.name or name_of(content.parent, content.tokens)
+            cut = page == pages[-1] and tail and content.tokens[: len(tail)] == tail
+            tokens = tail if cut else content.tokens
+            name = name_of(content.parent, tokens) if cut or content.name is None else content.name
             names.append(name)
             if not self.elsewhere.has(tier, name) and (tier, name.hex()) not in self._going:
-                blocks.append(Moving(name.hex(), content.parent.hex(), content.tokens, page))
+                blocks.append(Moving(name.hex(), content.parent.hex(), tokens, page))
                 kept.append(page)
         first = self._ledger.content(pages[0]) if names else None
         gaps = first is not None and first.depth > 0

@@ -74,16 +74,26 @@ class Retaining:
             self.let_go_all(program, retention.why, "parked")
         self._books.forget_if_idle(program)
 
-    def _copy(self, root: BlockHash, pages: Sequence[PageId], length: int, retention: Retention) -> None:
-        """Copy a context of so many tokens."""
+    def _copy(
+        self,
+        root: BlockHash,
+        pages: Sequence[PageId],
+        length: int,
+        retention: Retention,
+        *,
+        tail: tuple[int, ...] = (),
+    ) -> None:
+        """Copy a context of so many tokens, its last block as far as `tail` if that is said."""
         groups = self._books.ledger.groups
         for at, own in zip(groups.roots(root), groups.split(pages, length, self._books.page), strict=True):
-            self._store(at, own, retention)
+            self._store(at, own, retention, tail=tail)
 
-    def _store(self, root: BlockHash, pages: Sequence[PageId], retention: Retention) -> None:
+    def _store(
+        self, root: BlockHash, pages: Sequence[PageId], retention: Retention, *, tail: tuple[int, ...] = ()
+    ) -> None:
         """Copy what one group of layers keeps, under its own root."""
         for tier in retention.tiers:
-            self._effects += self.moves.store(pages, tier, retention.why, root.hex())
+            self._effects += self.moves.store(pages, tier, retention.why, root.hex(), tail=tail)
 
     # -- holds end
 
@@ -138,9 +148,11 @@ class Retaining:
         if retention.seconds > 0:
             self._effects += self._marks.keep(event, retention, self._books.now)
         if event.tier:
-            branch = resume(self._books.ledger, BlockHash(bytes.fromhex(event.root)), event.tokens)
+            known = self._books.ledger.groups.known(event.tokens)
+            branch = resume(self._books.ledger, BlockHash(bytes.fromhex(event.root)), known)
             there = Retention(0.0, f"marked {event.key}", (event.tier,))
-            self._copy(branch.root, branch.pages, len(branch), there)
+            tail = known[len(branch) // self._books.page * self._books.page : len(branch)]
+            self._copy(branch.root, branch.pages, len(branch), there, tail=tail)
             branch.close()
 
     def yield_marks(self, pages: int, why: str) -> bool:

@@ -21,6 +21,7 @@ _Ts = TypeVarTuple("_Ts")
 _THREADS = 4
 _READERS = 2
 _CHUNK = 16 << 20
+_AT_ONCE = 4
 _GARBAGE = 0.5
 """Of a segment: what is copied then is less than what is won, so files stay within twice of what is served."""
 
@@ -86,15 +87,10 @@ class DiskTier:
         return {name: found[name] for name in wanted if name in found}
 
     async def drop(self, names: Iterable[BlockHash]) -> None:
-        """As Tier says. Blocks that a named snapshot needs stay; after a crash dropped ones may be back.
-
-        Where the files have come to twice what is served, and some more, they are made smaller before this returns.
-        """
+        """As Tier says. Blocks that a named snapshot needs stay; after a crash dropped ones may be back."""
         self.store.ready(write=True)
         await self.work(self.store.drop, list(names))
-        if self.store.log.bloated:
-            with suppress(TierFull):  # there is no room for copies: it is tried again when more has been dropped
-                await self.gc(_GARBAGE)
+        await self.tidy()
 
     async def entries(self) -> Sequence[Entry]:
         """As Tier says."""
@@ -111,6 +107,18 @@ class DiskTier:
         while (one := await self.work(next, rewriting, None)) is not None:
             freed += one
         return freed
+
+    async def tidy(self) -> None:
+        """Make the files smaller if they have come to more than twice what is served, and some more besides.
+
+        A few segments at a time, so that whoever waits for it does not wait for a whole disk.
+        """
+        if not self.store.log.bloated:
+            return
+        rewriting = self.store.gc(_GARBAGE)
+        with suppress(TierFull):  # there is no room for copies: it is tried again when more has been dropped
+            for _ in range(_AT_ONCE):
+                await self.work(next, rewriting, None)
 
     async def work(self, do: Callable[[Unpack[_Ts]], _T], *what: *_Ts) -> _T:
         """Let one of this tier's own threads do something with its store; it is never left half done."""

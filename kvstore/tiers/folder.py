@@ -83,6 +83,7 @@ def _known(path: Path, *, new: bool) -> None:
         others = {each.name for each in path.iterdir()} if path.is_dir() else set()
         # A first opening that was killed leaves its lock, its empty folders and half a file.
         if new and others <= {"lock", "FORMAT" + _UNFINISHED, SEGMENTS, MARKS}:
+            _folders(path)
             return
         empty = "an empty folder, or " if new else ""
         raise BadStore(f"no disk tier lies in {path}: give {empty}one that a disk tier has written to") from None
@@ -90,6 +91,13 @@ def _known(path: Path, *, new: bool) -> None:
         raise BadStore(f"{path} is a file: give the folder of a disk tier") from None
     if found != _FORMAT:
         raise BadStore(f"{path} is of format {found[:40]!r}; this reads {_FORMAT!r}")
+    _folders(path)
+
+
+def _folders(path: Path) -> None:
+    for each in (path / SEGMENTS, path / MARKS):
+        if each.exists() and not each.is_dir():
+            raise BadStore(f"{each} is a file, and should be a folder of the disk tier: move it elsewhere")
 
 
 def _locked(path: Path) -> int:

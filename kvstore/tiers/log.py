@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import BadRecord, TierFull, TierGone
+from ..errors import BadRecord, BadStore, TierFull, TierGone
 from ..hashes import BlockHash
 from ..record import Buffer, Head, aligned, peek, tombstone, unpack
 from .folder import sync_folder
@@ -63,7 +63,8 @@ class Log:
 
     def __init__(self, folder: Path, *, write: bool, segment: int = SEGMENT) -> None:
         """Walks all heads. A writer cuts off what a crash left unfinished at the end, and settles with its first `sync`
-        what it has found: an earlier one may have been killed before that. Raises OSError."""
+        what it has found: an earlier one may have been killed before that. Raises OSError, and BadStore for a file
+        that is no segment."""
         self.damage: list[Damage] = []
         """Stretches that could not be read when the log was opened."""
         self.bad = 0
@@ -79,7 +80,7 @@ class Log:
         self._books = threading.Lock()
         self._unsynced: dict[int, Segment] = {}
         self._fault: str | None = None
-        paths = sorted(folder.glob("*.seg"), key=lambda path: int(path.stem))
+        paths = sorted(folder.glob("*.seg"), key=_number)
         for path in paths:
             self._replay(Segment(path, write=write and path == paths[-1]), last=path == paths[-1])
 
@@ -321,6 +322,12 @@ class Log:
     def _usable(self) -> None:
         if self._fault is not None:
             raise TierGone(self._fault)
+
+
+def _number(path: Path) -> int:
+    if not path.stem.isdecimal() or path.is_dir():
+        raise BadStore(f"{path} is no segment of a disk tier: move it elsewhere")
+    return int(path.stem)
 
 
 def _bury(place: Place) -> None:

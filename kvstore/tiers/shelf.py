@@ -30,6 +30,7 @@ class Shelf:
         """
         parked.check(self._seal, self._root)
         await self._disk.work(self._disk.store.keep, key, parked)
+        await self._disk.tidy()
 
     async def find(self, key: str) -> Parked | None:
         """The context kept under a key; None where there is none.
@@ -50,6 +51,7 @@ class Shelf:
     async def forget(self, key: str) -> None:
         """Let a snapshot go; an unknown one is harmless. Its blocks stay in the tier until they are dropped."""
         await self._disk.work(self._disk.store.forget, self._seal.tenant, key)
+        await self._disk.tidy()
 
     def _found(self, key: str) -> Mark | None:
         mark = self._disk.store.find(self._seal.tenant, key)

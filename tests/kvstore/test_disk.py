@@ -122,6 +122,30 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
             Store(tmp_path / "thesis.txt", write=write)
 
 
+@pytest.mark.parametrize("stray", ["abc.seg", "00000009.seg/"])
+def test_what_is_no_segment_is_named_and_nothing_is_lost(tmp_path: Path, stray: str) -> None:
+    written(tmp_path)
+    other = tmp_path / "segments" / stray
+    other.mkdir() if stray.endswith("/") else other.touch()
+    for write in (True, False):
+        with pytest.raises(BadStore, match=rf"{stray.rstrip('/')} is no segment of a disk tier: move it elsewhere"):
+            Store(tmp_path, write=write)
+    other.rmdir() if stray.endswith("/") else other.unlink()
+    store = Store(tmp_path)
+    assert served(store) == RECORDS
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["segments", "marks"])
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
+    written(tmp_path)
+    (tmp_path / name).rename(tmp_path.parent / name)
+    (tmp_path / name).touch()
+    for write in (True, False):
+        with pytest.raises(BadStore, match=f"{name} is a file, and should be a folder"):
+            Store(tmp_path, write=write)
+
+
 def test_a_tier_of_another_format_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
     (tmp_path / "FORMAT").write_text("sostenuto kv 9\n")

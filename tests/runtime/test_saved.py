@@ -109,3 +109,18 @@ def test_a_conversation_that_a_store_has_no_room_for_is_refused(tiny: Pair, tmp_
         with pytest.raises(TierFull, match="of 68 tokens takes 9 blocks, and the store has room for 8"):
             session.mark("noon", durable=True)
         assert host.saved.keys(tenant="default") == []
+
+
+def test_what_is_forgotten_gives_its_room_back_by_itself(tiny: Pair, tmp_path: Path) -> None:
+    disk = DiskTier.open(tmp_path, segment=128 << 10)
+    with opened(tiny, disk, 80) as host:
+        for number in range(20):
+            with Session(host) as session:
+                session.feed(draw(60, seed=number))
+                session.generate(max_tokens=9)
+                session.mark(f"day {number}", durable=True)
+        for number in range(20):
+            host.saved.forget(f"day {number}", tenant="default")
+        _, size, live = disk.store.log.size
+        assert not disk.store.log.bloated
+        assert size <= 2 * live + 2 * (128 << 10)

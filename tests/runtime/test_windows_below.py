@@ -108,6 +108,67 @@ def test_a_lossy_session_goes_on_in_another_process_and_from_a_parcel(
         assert (answer.facts.codec, answer.facts.exact) == ("int8", False)
 
 
+ALL_SEE_ALL: Style = ("llama", {})
+EVERY = pytest.mark.parametrize("style", [ALL_SEE_ALL, GEMMA, MISTRAL], ids=["llama", "gemma", "mistral"])
+
+
+@EVERY
+@pytest.mark.parametrize("others", ["fork", "another", "rollback"])
+def test_what_others_went_on_with_in_the_last_block_is_no_part_of_a_mark_or_a_parcel(
+    windowed: Windowed, style: Style, others: str, tmp_path: Path
+) -> None:
+    pair = windowed(style)
+    with Host(engine(pair), below=[Below(DiskTier.open(tmp_path))]) as host, Session(host) as session:
+        session.feed(draw(100))
+        session.generate(max_tokens=3)
+        if others == "fork":
+            (fork,) = session.fork()
+            fork.generate(max_tokens=2)
+            fork.close()
+        elif others == "another":
+            with Session(host) as other:
+                other.feed(session.tokens)
+                other.generate(max_tokens=2)
+        else:
+            session.mark("here")
+            session.generate(max_tokens=3)
+            session.rollback("here")
+        session.mark("noon", durable=True)
+        parcel = session.pack()
+    expected = pair.reference([*session.tokens])
+    with Host(engine(pair), below=[Below(DiskTier.open(tmp_path))]) as host:
+        with Session.restore(host, "noon") as session:
+            restored = session.generate(max_tokens=1)
+    with Host(engine(pair), below=[Below(HostTier())]) as host, Session.unpack(host, parcel) as session:
+        unpacked = session.generate(max_tokens=1)
+    for answer in (restored, unpacked):
+        assert answer.facts.computed_tokens == 1
+        (piece,) = [each for each in answer.pieces if each.token is not None]
+        assert abs(float(expected[-1].log_softmax(0)[piece.token]) - piece.logprob) < 1e-4
+
+
+@EVERY
+def test_a_mark_of_any_length_of_which_all_is_computed_is_gone_on_with_at_one_row(
+    windowed: Windowed, style: Style, tmp_path: Path
+) -> None:
+    pair = windowed(style)
+    for length in range(120, 129):  # pages of 8: at each place in one
+        with Host(engine(pair), below=[Below(DiskTier.open(tmp_path))]) as host, Session(host) as session:
+            session.feed(draw(length))
+            session.mark("question")
+            session.generate(max_tokens=5)
+            session.rollback("question")
+            session.mark("noon", durable=True)
+            parcel = session.pack()
+            rivals(Stage(host.loop))
+            assert session.generate(max_tokens=1).facts.computed_tokens == 1
+        with Host(engine(pair), below=[Below(DiskTier.open(tmp_path))]) as host:
+            with Session.restore(host, "noon") as session:
+                assert session.generate(max_tokens=1).facts.computed_tokens == 1
+        with Host(engine(pair), below=[Below(HostTier())]) as host, Session.unpack(host, parcel) as session:
+            assert session.generate(max_tokens=1).facts.computed_tokens == 1
+
+
 @STYLES
 def test_under_new_weights_nothing_of_the_old_is_met_and_what_is_new_comes_back(
     windowed: Windowed, stages: Stages, style: Style
