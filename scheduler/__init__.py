@@ -13,6 +13,7 @@ from .effects import (
     Drop,
     Effect,
     Evict,
+    Extend,
     Forget,
     Grow,
     Hold,
@@ -63,9 +64,11 @@ from .events import (
 )
 from .forecast import Curve, Durations, Forecasts
 from .holds import lease_key
-from .kernel import HOLD_BUDGET, Kernel
+from .kernel import Kernel
+from .meters import Meters
 from .policies import POLICIES, Policy, Retention, named
-from .world import Program, Waiting, World
+from .setting import HOLD_BUDGET, Setting
+from .world import Pause, Program, Waiting, World
 
 __all__ = [
     "DEVICE",
@@ -86,6 +89,7 @@ __all__ = [
     "Ending",
     "Event",
     "Evict",
+    "Extend",
     "Finished",
     "Forecasts",
     "Forget",
@@ -101,11 +105,13 @@ __all__ = [
     "Link",
     "Lost",
     "Marked",
+    "Meters",
     "Move",
     "Moved",
     "Moving",
     "NeedRoom",
     "NotTheSame",
+    "Pause",
     "Paused",
     "Place",
     "Placed",
@@ -119,6 +125,7 @@ __all__ = [
     "Retention",
     "Reweighted",
     "ScheduleError",
+    "Setting",
     "Share",
     "Start",
     "Stepped",

@@ -94,6 +94,8 @@ class Paused:
 
     turn: TurnId
     tools: tuple[str, ...]
+    shape: str = ""
+    """Of the tools' arguments: pauses of one shape are alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ SOSTENUTO = Policy(
     admit=admit.with_headroom,
     retain=retain.through_tools,
     mark=retain.until_wanted,
+    gives=preempt.untended_then_latest,
     yields=preempt.to_earlier,
     evict=evict.stale_first,
 )

@@ -6,6 +6,8 @@ lies earlier (a virtual arrival).
 
 from __future__ import annotations
 
+from math import inf
+
 from ..world import Waiting, World
 
 HEAD_START_S = 30.0
@@ -25,3 +27,8 @@ def by_program(world: World, turn: Waiting) -> tuple[float, ...]:
     """
     start = turn.program.arrived - (HEAD_START_S if turn.holds else 0.0)
     return (start, turn.program.number, turn.number)
+
+
+def once(world: World, turn: Waiting) -> float:
+    """Its place stays what it is."""
+    return inf

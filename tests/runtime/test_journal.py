@@ -28,6 +28,7 @@ from sostenuto.scheduler import (
     Placed,
     ProgramId,
     Progress,
+    Setting,
     Stepped,
     Thinned,
     Thinning,
@@ -153,8 +154,8 @@ MADE_OF = {
     "policy": "sostenuto",
     "room": 4,
     "page": 4,
-    "hold_budget": 0.9,
     "grows": True,
+    "setting": Setting().data(),
     "tiers": {},
 }
 HEAD = json.dumps(MADE_OF) + "\n"
