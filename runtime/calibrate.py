@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,7 +124,9 @@ def off(costs: Costs, stepped: Sequence[Stepped]) -> float:
     return wrong[len(wrong) // 2] if wrong else 0.0
 
 
-def calibrate(engine: Tried, *, near: Path, clock: Callable[[], float], runs: int = 3) -> dict[str, Any]:
+def calibrate(
+    engine: Tried, *, near: Path, clock: Callable[[], float], runs: int = 3, machine: str = ""
+) -> dict[str, Any]:
     """All of it, as plain data for a file. The disk is measured in a folder of its own in `near`, which it leaves."""
     stepped = steps(engine, clock=clock, runs=runs)
 
@@ -140,8 +140,7 @@ def calibrate(engine: Tried, *, near: Path, clock: Callable[[], float], runs: in
                     await tier.aclose()
 
     copied = asyncio.run(both())
-    source = f"{engine.name} on {os.cpu_count()} processors, {platform.machine()}"
-    costs = fit(stepped, copied, chunk=max(TOKENS), source=source)
+    costs = fit(stepped, copied, chunk=max(TOKENS), source=f"{engine.name} on {machine or 'this machine'}")
     return {
         "format": FORMAT,
         "costs": costs.data(),
