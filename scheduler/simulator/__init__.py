@@ -1,0 +1,31 @@
+"""The simulator: the same kernel under a virtual clock, on recorded or made-up programs."""
+
+from __future__ import annotations
+
+from .device import Device
+from .figures import ALPHA, Figures, figures, jain
+from .load import Load, load_of
+from .simulate import Setting, simulate
+from .tally import Lane, Stretch, Tally, quantile
+from .workload import Call, Session, Workload, common, script
+
+__all__ = [
+    "ALPHA",
+    "Call",
+    "Device",
+    "Figures",
+    "Lane",
+    "Load",
+    "Session",
+    "Setting",
+    "Stretch",
+    "Tally",
+    "Workload",
+    "common",
+    "figures",
+    "jain",
+    "load_of",
+    "quantile",
+    "script",
+    "simulate",
+]
