@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm, replay, trace and kv. The only file that reads the environment."""
+"""The command line: demo, serve, vllm, replay, simulate, trace and kv. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
 from .below import Tiers
 from .cli_kv import kv_options, kv_shown
+from .cli_simulate import dumped, simulate_options, simulated, table
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
 from .host import Host
 from .journal import replay
 from .opening import ENGINES, Wanted, open_engine
+from .report import page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
     again.add_argument("journal", type=Path, metavar="FILE")
+    simulate_options(commands.add_parser("simulate", help="policies side by side on a trace, under a virtual clock"))
     trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
     kv_options(commands.add_parser("kv", help="look into a disk tier: its snapshots, is it whole, what can go"))
     given = list(sys.argv[1:] if argv is None else argv)
@@ -222,6 +225,14 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    found = simulated(options)
+    if options.report is not None:
+        options.report.write_text(page(found.trace, found.settings, found.results), encoding="utf-8")
+    _print(dumped(found) if options.json else table(found))
+    return 0
+
+
 def _trace(options: argparse.Namespace) -> int:
     shown, left_out = trace_shown(options)
     if left_out and sys.stderr is not None:  # print takes None for standard output
@@ -243,7 +254,15 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay, "trace": _trace, "kv": _kv}
+_COMMANDS = {
+    "demo": _demo,
+    "serve": _serve,
+    "vllm": _vllm,
+    "replay": _replay,
+    "simulate": _simulate,
+    "trace": _trace,
+    "kv": _kv,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())
