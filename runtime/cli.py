@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm, replay, simulate, trace and kv. The only file that reads the environment."""
+"""The command line: all commands. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 from ..kvstore import KVError
 from ..scheduler import POLICIES, NotTheSame
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     again.add_argument("journal", type=Path, metavar="FILE")
     simulate_options(commands.add_parser("simulate", help="policies side by side on a trace, under a virtual clock"))
+    _calibrate_options(
+        commands.add_parser("calibrate", help="measure what steps and copies cost here, for policies to read")
+    )
     trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
     kv_options(commands.add_parser("kv", help="look into a disk tier: its snapshots, is it whole, what can go"))
     given = list(sys.argv[1:] if argv is None else argv)
@@ -233,6 +237,26 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _calibrate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="a model directory, a GGUF file or a hub id (default: the packaged one)")
+    parser.add_argument("--out", type=Path, default=Path("sostenuto-costs.json"), metavar="FILE")
+    parser.add_argument("--runs", type=_positive, default=3, metavar="N", help="the best of so many runs (default: 3)")
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from .calibrate import POOL_TOKENS, Tried, calibrate, told
+
+    out: Path = options.out
+    if not out.resolve().parent.is_dir():
+        raise ValueError(f"--out: there is no folder {out.resolve().parent}")
+    engine = open_engine(Wanted(model=options.model, pool_tokens=POOL_TOKENS))
+    found = calibrate(cast(Tried, engine), near=out.resolve().parent, runs=options.runs)
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{told(found)}\nwritten to {out}")
+    return 0
+
+
 def _trace(options: argparse.Namespace) -> int:
     shown, left_out = trace_shown(options)
     if left_out and sys.stderr is not None:  # print takes None for standard output
@@ -260,6 +284,7 @@ _COMMANDS = {
     "vllm": _vllm,
     "replay": _replay,
     "simulate": _simulate,
+    "calibrate": _calibrate,
     "trace": _trace,
     "kv": _kv,
 }

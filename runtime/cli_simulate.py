@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..scheduler import Policy, named
-from ..scheduler.simulator import ALPHA, Device, Load, Setting, Workload, load_of
+from ..scheduler.simulator import ALPHA, STATED, Load, Setting, Workload, load_of
+from .calibrate import read_costs
 from .simulating import PAGE, Pool, Result, compared
 from .traces import MIXES, Arrangement, arranged, open_trace
 
@@ -102,6 +103,9 @@ def simulate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale-pauses", type=float, default=1.0, metavar="Y", help="divide all pauses by Y")
     parser.add_argument("--granule", type=int, metavar="G", help="tokens that one of the schedule stands for")
     parser.add_argument("--page", type=int, default=PAGE, metavar="P", help="granules of a page (default: %(default)s)")
+    parser.add_argument(
+        "--costs", type=Path, metavar="FILE", help="as `calibrate` writes it (default: a stated device)"
+    )
     parser.add_argument("--alpha", type=float, default=ALPHA, help="goodput: within so many times ideal (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--full", action="store_true", help="all figures in the JSON")
@@ -113,7 +117,7 @@ def simulated(options: argparse.Namespace) -> Simulated:
     _checked(options)
     policies = [_policy(name.strip()) for name in options.policy.split(",")]
     recorded = open_trace(options.trace, granule=options.granule, seed=options.seed)
-    device = Device()
+    costs = STATED if options.costs is None else read_costs(options.costs)
     users = options.users if options.users is not None or recorded.timed else USERS
     arrangement = Arrangement(
         seed=options.seed,
@@ -125,10 +129,10 @@ def simulated(options: argparse.Namespace) -> Simulated:
         half=options.half,
     )
     workload = arranged(recorded, arrangement)
-    load = load_of(workload.sessions, workload.granule, device)
+    load = load_of(workload.sessions, workload.granule, costs)
     tokens = options.pool_tokens or round((users or USERS) * load.context / 2)
     pool = Pool(tokens, options.host_tokens, options.page)
-    setting = Setting(device, users, options.workers)
+    setting = Setting(costs, users, options.workers)
     lanes = LANES if options.report is not None else 0
     results = compared(workload, policies, pool, setting=setting, alpha=options.alpha, lanes=lanes, quiet=options.json)
     return Simulated(options.trace, _settings(options, workload, load, pool, setting), results, options.full)
@@ -154,7 +158,7 @@ def told(simulated: Simulated) -> list[str]:
         f"pool {at['pool_tokens']} tokens, host {at['host_tokens']}, {users}, {at['tenants']} tenants, "
         f"seed {at['seed']}",
         f"tokens / {at['scale_tokens']}, pauses / {at['scale_pauses']:g}, {at['granule']} tokens a granule, "
-        f"{at['page']} granules a page, device: {at['device']}",
+        f"{at['page']} granules a page, costs: {at['costs']}",
         f"d {at['d']:.3f} (model's share of a job), k {at['k']:.1f} (contexts that fit), R = k d {at['R']:.2f}, "
         f"working set / pool {at['pressure']:.2f}, goodput within {at['alpha']:g} x ideal",
         *(f"note: {note}" for note in at["notes"]),
@@ -180,7 +184,7 @@ def _settings(
         "granule": workload.granule,
         "page": pool.page,
         "alpha": options.alpha,
-        "device": setting.device.name,
+        "costs": setting.costs.source,
         "context_mean_tokens": load.context,
         "d": load.d,
         "k": load.fits(pool.tokens),

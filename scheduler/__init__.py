@@ -6,6 +6,7 @@ The kernel decides, by plain functions, over plain books, on a clock that is han
 from __future__ import annotations
 
 from .batch import Demand, Share, compose
+from .costs import TYPICAL, Costs, Link
 from .effects import (
     Answered,
     CancelMove,
@@ -60,6 +61,7 @@ from .events import (
     TurnId,
     Unmarked,
 )
+from .forecast import Curve, Durations, Forecasts
 from .holds import lease_key
 from .kernel import HOLD_BUDGET, Kernel
 from .policies import POLICIES, Policy, Retention, named
@@ -69,18 +71,23 @@ __all__ = [
     "DEVICE",
     "HOLD_BUDGET",
     "POLICIES",
+    "TYPICAL",
     "Answered",
     "Arrived",
     "CancelMove",
     "Cancelled",
     "Closed",
+    "Costs",
+    "Curve",
     "Demand",
     "Drop",
+    "Durations",
     "Effect",
     "Ending",
     "Event",
     "Evict",
     "Finished",
+    "Forecasts",
     "Forget",
     "Forking",
     "Grow",
@@ -91,6 +98,7 @@ __all__ = [
     "Kernel",
     "Known",
     "KvPolicy",
+    "Link",
     "Lost",
     "Marked",
     "Move",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .device import Device
+from .alone import STATED, alone
 from .figures import ALPHA, Figures, figures, jain
 from .load import Load, load_of
 from .simulate import Setting, simulate
@@ -11,8 +11,8 @@ from .workload import Call, Session, Workload, common, script
 
 __all__ = [
     "ALPHA",
+    "STATED",
     "Call",
-    "Device",
     "Figures",
     "Lane",
     "Load",
@@ -21,6 +21,7 @@ __all__ = [
     "Stretch",
     "Tally",
     "Workload",
+    "alone",
     "common",
     "figures",
     "jain",

@@ -12,8 +12,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from ..batch import Demand, compose
+from ..costs import Costs
 from ..events import Progress, TurnId
-from .device import Device
 
 _MANY = 1 << 62
 
@@ -70,8 +70,8 @@ class Landed:
 class Batch:
     """The engine of a simulation. `page` is in granules. `repr` shows who fills and who speaks."""
 
-    def __init__(self, device: Device, granule: int, page: int) -> None:
-        self._device = device
+    def __init__(self, costs: Costs, granule: int, page: int) -> None:
+        self._costs = costs
         self._granule = granule
         self._page = page
         self._filling: dict[TurnId, Running] = {}
@@ -150,7 +150,7 @@ class Batch:
         speakers = [Demand(name, 1) for name in self._speaking]
         demands = [Demand(name, self._pending(turn)) for name, turn in self._filling.items()]
         # A prompt of which one token is left counts as a turn that speaks, as in the engine.
-        found = compose([*speakers, *demands], budget=self._device.chunk)[len(speakers) :]
+        found = compose([*speakers, *demands], budget=self._costs.chunk)[len(speakers) :]
         shares = tuple((self._filling[one.turn], one.tokens) for one in found if one.turn in self._filling)
         if len(shares) != 1:
             return shares, 1
@@ -160,12 +160,11 @@ class Batch:
         return shares, max(1, min(pending // tokens, -(-(pending - close) // tokens)))
 
     def _long(self, shares: tuple[tuple[Running, int], ...], steps: int) -> float:
-        """How long so many steps take. Their mean is that of the step in their middle, for all that grows does so
-        evenly."""
-        prefill = sum(tokens for _, tokens in shares)
-        pairs = sum(tokens * (self._at(turn) + steps * tokens / 2) for turn, tokens in shares)
+        """How long so many steps take: their prompts' pieces follow on each other, their contexts grow evenly."""
         rows = len(self._speaking)
-        return steps * self._device.seconds(prefill, pairs, rows, self._seen + rows * (steps - 1) / 2)
+        seen = steps * self._seen + rows * (steps * (steps - 1) // 2)
+        prompts = sum(self._costs.prompt(steps * tokens, self._at(turn)) for turn, tokens in shares)
+        return steps * self._costs.decode(rows, 0) + seen * self._costs.seen_s + prompts
 
     def _at(self, turn: Running) -> int:
         return turn.computed * self._granule + turn.part

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..costs import Costs
 from ..events import ProgramId
+from .alone import alone
 from .batch import Running
-from .device import Device
 from .workload import Call, Session
 
 
@@ -60,10 +61,10 @@ class Line:
         """Are there calls after the present one, or from it on if it is over?"""
         return self.place < len(self.session.calls)
 
-    def begin(self, now: float, device: Device) -> None:
+    def begin(self, now: float, costs: Costs) -> None:
         """Another job begins: all calls up to the next answer."""
         self.begun, self.resumes, self.jobs = now, False, self.jobs + 1
-        self.ideal = self._alone(device)
+        self.ideal = self._alone(costs)
 
     def prompt(self) -> tuple[int, ...]:
         """What the present call asks; how much of it was computed before is known from here on."""
@@ -95,14 +96,14 @@ class Line:
         self.context = [*self.context[: call.keep], *call.add, *call.say]
         self.place += 1
 
-    def _alone(self, device: Device) -> float:
+    def _alone(self, costs: Costs) -> float:
         """The time of the job with the device to itself and nothing ever lost: its steps, and its tools' pauses."""
         seconds, length, at = 0.0, len(self.context), self.place
         calls = self.session.calls
         while at < len(calls):
             call = calls[at]
             size = call.keep + len(call.add)
-            seconds += device.alone(min(call.keep, length, size - 1) * self.granule, size * self.granule, call.out)
+            seconds += alone(costs, min(call.keep, length, size - 1) * self.granule, size * self.granule, call.out)
             length = size + len(call.say)
             at += 1
             if not call.tools or at == len(calls):

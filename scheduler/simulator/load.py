@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .device import Device
+from ..costs import Costs
+from .alone import alone
 from .workload import Session
 
 
@@ -34,7 +35,7 @@ class Load:
         return users * self.context / pool
 
 
-def load_of(sessions: Iterable[Session], granule: int, device: Device) -> Load:
+def load_of(sessions: Iterable[Session], granule: int, costs: Costs) -> Load:
     """Measured over all jobs of these sessions."""
     count = calls = jobs = 0
     context = reason = tools = 0.0
@@ -44,7 +45,7 @@ def load_of(sessions: Iterable[Session], granule: int, device: Device) -> Load:
         for number, call in enumerate(session.calls, 1):
             size = call.keep + len(call.add)
             known = min(call.keep, length, size - 1)
-            reason += device.alone(known * granule, size * granule, call.out)
+            reason += alone(costs, known * granule, size * granule, call.out)
             length = size + len(call.say)
             calls += 1
             if call.tools and number < len(session.calls):

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...kvstore import root
+from ..costs import Costs
 from ..effects import CancelMove, Effect, Grow, Hold, Move, Preempt, Refuse, Release, Start, Stop, Wake
 from ..events import (
+    DEVICE,
     Arrived,
     Cancelled,
     Closed,
@@ -32,7 +34,6 @@ from ..events import (
 )
 from ..kernel import Kernel
 from .batch import Batch, Leap, Running
-from .device import Device
 from .line import Line
 from .tally import Tally
 from .workload import Session, Workload
@@ -46,7 +47,7 @@ LATE_S = 1e-3
 class Setting:
     """Who comes, and on what it runs."""
 
-    device: Device
+    costs: Costs
     users: int | None = None
     """How many sessions go on at once, where they do not begin at times of their own."""
     workers: int | None = None
@@ -81,7 +82,7 @@ class _Run:
         self._count = 0
         self._calls = 0
         self._turns: dict[TurnId, Line] = {}
-        self._batch = Batch(setting.device, workload.granule, kernel.ledger.page)
+        self._batch = Batch(setting.costs, workload.granule, kernel.ledger.page)
         self._leap: Leap | None = None
         self._ending: Line | None = None
         self._alarm: float | None = None
@@ -166,7 +167,7 @@ class _Run:
         if self._workload.timed:
             self._begin_next()
         line = Line(session, self._workload.granule)
-        line.begin(self._now, self._setting.device)
+        line.begin(self._now, self._setting.costs)
         self._call(line)
 
     def _call(self, line: Line) -> None:
@@ -209,7 +210,7 @@ class _Run:
             self._begin_next()
 
     def _again(self, line: Line) -> None:
-        line.begin(self._now, self._setting.device)
+        line.begin(self._now, self._setting.costs)
         self._call(line)
 
     # -- tools
@@ -290,10 +291,11 @@ class _Run:
 
     def _move(self, move: Move) -> None:
         """Tiers carry out one move after the other."""
-        tier = move.source if move.source != "device" else move.target
+        tier = move.target if move.source == DEVICE else move.source
         tokens = sum(len(block.tokens) for block in move.blocks) * self._workload.granule
         begun = max(self._now, self._moving.get(tier, 0.0))
-        self._moving[tier] = begun + self._setting.device.move(tier, tokens)
+        costs = self._setting.costs
+        self._moving[tier] = begun + (costs.fetch if move.target == DEVICE else costs.store)(tier, tokens)
         line = self._ending if move.turn is None else self._turns[move.turn]
         self.tally.moved(line, tokens, self._now)
         self._out[move.id] = move

@@ -258,6 +258,18 @@ class TorchEngine:
         copies, self._copies = self._copies, []
         self._make(copies)
 
+    def trial(self, pieces: Sequence[tuple[int, int]]) -> None:
+        """Compute a step of so many tokens behind so many others, for each of some turns, for the time it takes.
+
+        No turn may be there: it is computed wherever there is room, over whatever lies there.
+        """
+        at, planned, count = 0, [], len(self.groups)
+        for tokens, behind in pieces:
+            size = -(-(tokens + behind) // self.page) * count
+            planned.append(Piece(tuple(range(at, at + size)), behind, (self.eos[0],) * tokens, wants=True))
+            at += size
+        self.model.forward(planned, self.pages)
+
     def _end(self, job: Job) -> int:
         """Where the next step may end: what is known, as far as pages are taken at once."""
         return job.computed + self.groups.stretch(len(job.tokens) - job.computed)
