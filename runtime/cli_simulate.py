@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..scheduler import Policy, named
-from ..scheduler.simulator import ALPHA, STATED, Load, Setting, Workload, load_of
+from ..scheduler.simulator import ALPHA, STATED, Conditions, Load, Workload, load_of
 from .calibrate import read_costs
-from .simulating import PAGE, Pool, Result, compared
+from .simulating import PAGE, Pool, Result, Shown, compared
 from .traces import MIXES, Arrangement, arranged, open_trace
 
 USERS = 16
@@ -132,10 +132,10 @@ def simulated(options: argparse.Namespace) -> Simulated:
     load = load_of(workload.sessions, workload.granule, costs)
     tokens = options.pool_tokens or round((users or USERS) * load.context / 2)
     pool = Pool(tokens, options.host_tokens, options.page)
-    setting = Setting(costs, users, options.workers)
-    lanes = LANES if options.report is not None else 0
-    results = compared(workload, policies, pool, setting=setting, alpha=options.alpha, lanes=lanes, quiet=options.json)
-    return Simulated(options.trace, _settings(options, workload, load, pool, setting), results, options.full)
+    conditions = Conditions(costs, users, options.workers)
+    shown = Shown(options.alpha, LANES if options.report is not None else 0, options.json)
+    results = compared(workload, policies, pool, conditions=conditions, shown=shown)
+    return Simulated(options.trace, _settings(options, workload, load, pool, conditions), results, options.full)
 
 
 def table(simulated: Simulated) -> str:
@@ -166,9 +166,9 @@ def told(simulated: Simulated) -> list[str]:
 
 
 def _settings(
-    options: argparse.Namespace, workload: Workload, load: Load, pool: Pool, setting: Setting
+    options: argparse.Namespace, workload: Workload, load: Load, pool: Pool, conditions: Conditions
 ) -> dict[str, Any]:
-    users = setting.users
+    users = conditions.users
     return {
         "pool_tokens": pool.tokens,
         "host_tokens": pool.host_tokens,
@@ -184,7 +184,7 @@ def _settings(
         "granule": workload.granule,
         "page": pool.page,
         "alpha": options.alpha,
-        "costs": setting.costs.source,
+        "costs": conditions.costs.source,
         "context_mean_tokens": load.context,
         "d": load.d,
         "k": load.fits(pool.tokens),

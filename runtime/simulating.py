@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..kvstore import Elsewhere, Ledger
 from ..scheduler import POLICIES, Kernel, Policy
-from ..scheduler.simulator import ALPHA, Figures, Session, Setting, Tally, Workload, figures, simulate
+from ..scheduler.simulator import ALPHA, Conditions, Figures, Session, Tally, Workload, figures, simulate
 
 PAGE = 16
 """Granules of a page."""
@@ -28,6 +28,19 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What is told of runs: goodput within `alpha` times ideal, the timeline of so many sessions."""
+
+    alpha: float = ALPHA
+    lanes: int = 0
+    quiet: bool = False
+    """No bar on standard error that counts sessions as they begin; there is none either where nobody looks."""
+
+
+_DEFAULT = Shown()
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One policy's run."""
 
@@ -40,23 +53,19 @@ def compared(
     policies: Sequence[Policy],
     pool: Pool,
     *,
-    setting: Setting,
-    alpha: float = ALPHA,
-    lanes: int = 0,
-    quiet: bool = False,
+    conditions: Conditions,
+    shown: Shown = _DEFAULT,
 ) -> list[Result]:
-    """Each policy on the same workload, and how far each is from the oracle, which is run for that if there is one.
-
-    A bar on standard error shows how many sessions have begun, unless it is `quiet` or nobody looks.
-    """
+    """Each policy on the same workload, and how far each is from the oracle, which is run for that if there is one."""
     wanted = list(policies)
     oracle = POLICIES.get(ORACLE)
     extra = oracle is not None and all(policy.name != ORACLE for policy in wanted)
     results = []
     for policy in [*wanted, oracle] if extra and oracle is not None else wanted:
-        shown = replace(workload, sessions=_Shown(workload.sessions, policy.name, quiet))
-        tally = simulate(kernel_for(policy, pool, workload.granule), shown, setting, tally=_tally(workload, lanes))
-        results.append(Result(figures(policy.name, tally, alpha=alpha), tally))
+        counted = replace(workload, sessions=_Counted(workload.sessions, policy.name, shown.quiet))
+        tally = Tally(workload.granule, lanes=shown.lanes)
+        simulate(kernel_for(policy, pool, workload.granule), counted, conditions, tally=tally)
+        results.append(Result(figures(policy.name, tally, alpha=shown.alpha), tally))
     best = next((one.figures.jct_mean_s for one in results if one.figures.policy == ORACLE), None)
     return [_measured(one, best) for one in results[: len(wanted)]]
 
@@ -70,10 +79,6 @@ def kernel_for(policy: Policy, pool: Pool, granule: int) -> Kernel:
     return Kernel(Ledger(pool.tokens // page, pool.page, rank=policy.evict), policy, elsewhere=below)
 
 
-def _tally(workload: Workload, lanes: int) -> Tally:
-    return Tally(workload.granule, lanes=lanes)
-
-
 def _measured(one: Result, best: float | None) -> Result:
     if not best:
         return one
@@ -81,7 +86,7 @@ def _measured(one: Result, best: float | None) -> Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _Counted:
     """Sessions that a bar counts as they begin."""
 
     sessions: Iterable[Session]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .alone import STATED, alone
 from .figures import ALPHA, Figures, figures, jain
 from .load import Load, load_of
-from .simulate import Setting, simulate
+from .simulate import Conditions, simulate
 from .tally import Lane, Stretch, Tally, quantile
 from .workload import Call, Session, Workload, common, script
 
@@ -13,11 +13,11 @@ __all__ = [
     "ALPHA",
     "STATED",
     "Call",
+    "Conditions",
     "Figures",
     "Lane",
     "Load",
     "Session",
-    "Setting",
     "Stretch",
     "Tally",
     "Workload",

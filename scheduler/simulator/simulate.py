@@ -44,7 +44,7 @@ LATE_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Conditions:
     """Who comes, and on what it runs."""
 
     costs: Costs
@@ -60,45 +60,46 @@ Watcher = Callable[[Event, float, Sequence[Effect]], object]
 def simulate(
     kernel: Kernel,
     workload: Workload,
-    setting: Setting,
+    conditions: Conditions,
     *,
     tally: Tally | None = None,
     watch: Watcher | None = None,
 ) -> Tally:
     """Run all sessions of a workload to their ends; what came of it. `watch` is told every event and its effects."""
-    run = _Run(kernel, workload, setting, tally or Tally(workload.granule), watch)
+    run = _Run(kernel, workload, conditions, tally or Tally(workload.granule), watch)
     run.go()
     return run.tally
 
 
 class _Run:
     def __init__(
-        self, kernel: Kernel, workload: Workload, setting: Setting, tally: Tally, watch: Watcher | None
+        self, kernel: Kernel, workload: Workload, conditions: Conditions, tally: Tally, watch: Watcher | None
     ) -> None:
         self.tally = tally
-        self._kernel, self._workload, self._setting, self._watch = kernel, workload, setting, watch
+        self._kernel, self._workload, self._conditions, self._watch = kernel, workload, conditions, watch
         self._now = 0.0
         self._queue: list[tuple[float, int, int, Callable[[Any], object], Any]] = []
         self._count = 0
         self._calls = 0
         self._turns: dict[TurnId, Line] = {}
-        self._batch = Batch(setting.costs, workload.granule, kernel.ledger.page)
+        self._batch = Batch(conditions.costs, workload.granule, kernel.ledger.page)
         self._leap: Leap | None = None
         self._ending: Line | None = None
         self._alarm: float | None = None
         self._sessions: Iterator[Session] = iter(workload.sessions)
-        self._free_workers = setting.workers
+        self._free_workers = conditions.workers
         self._tools: deque[tuple[Line, str, str, float]] = deque()
         self._moving: dict[str, float] = {}
         self._out: dict[int, Move] = {}
         self._cancelled: set[int] = set()
 
     def go(self) -> None:
-        first = 1 if self._workload.timed else (self._setting.users or 1)
+        first = 1 if self._workload.timed else (self._conditions.users or 1)
         for _ in range(first):
             self._begin_next()
         while True:
-            if self._leap is None:
+            # Whatever happens at one moment is heard before a step begins.
+            if self._leap is None and not (self._queue and self._queue[0][0] <= self._now):
                 self._step()
             if not self._queue:
                 break
@@ -167,7 +168,7 @@ class _Run:
         if self._workload.timed:
             self._begin_next()
         line = Line(session, self._workload.granule)
-        line.begin(self._now, self._setting.costs)
+        line.begin(self._now, self._conditions.costs)
         self._call(line)
 
     def _call(self, line: Line) -> None:
@@ -210,7 +211,7 @@ class _Run:
             self._begin_next()
 
     def _again(self, line: Line) -> None:
-        line.begin(self._now, self._setting.costs)
+        line.begin(self._now, self._conditions.costs)
         self._call(line)
 
     # -- tools
@@ -294,7 +295,7 @@ class _Run:
         tier = move.target if move.source == DEVICE else move.source
         tokens = sum(len(block.tokens) for block in move.blocks) * self._workload.granule
         begun = max(self._now, self._moving.get(tier, 0.0))
-        costs = self._setting.costs
+        costs = self._conditions.costs
         self._moving[tier] = begun + (costs.fetch if move.target == DEVICE else costs.store)(tier, tokens)
         line = self._ending if move.turn is None else self._turns[move.turn]
         self.tally.moved(line, tokens, self._now)
