@@ -195,8 +195,8 @@ def test_a_copy_takes_the_time_of_the_way_and_what_it_brings_back_is_not_compute
 
 
 def test_users_come_one_after_the_other_and_jobs_fall_apart_where_a_person_answers() -> None:
-    def session(name: str) -> Session:
-        return Session(name, (Call(0, (1,), (-1,), 1, (), 50.0), Call(2, (2,), (-2,), 1)))
+    def session(name: str, first: int) -> Session:
+        return Session(name, (Call(0, (first,), (-1,), 1, (), 50.0), Call(2, (3,), (-2,), 1)))
 
     closed: list[float] = []
 
@@ -204,7 +204,7 @@ def test_users_come_one_after_the_other_and_jobs_fall_apart_where_a_person_answe
         if isinstance(event, Closed):
             closed.append(now)
 
-    tally = run("sostenuto", Workload("people", [session("a"), session("b")]), 14, users=1, watch=watch)
+    tally = run("sostenuto", Workload("people", [session("a", 1), session("b", 2)]), 14, users=1, watch=watch)
     # Of the second prompt's three tokens only the first is computed: what was said last is not.
     assert list(tally.jcts) == [pytest.approx(each) for each in (1.1, 1.2, 1.1, 1.2)]
     assert closed == [pytest.approx(each) for each in (1.1, 52.3, 53.4, 104.6)]
