@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm, replay, calibrate, trace and kv. The only file that reads the environment."""
+"""The command line: all commands. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
 from .below import Tiers
 from .cli_kv import kv_options, kv_shown
+from .cli_simulate import dumped, simulate_options, simulated, table
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
 from .host import Host
 from .journal import replay
 from .opening import ENGINES, Wanted, open_engine
+from .report import page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
     again.add_argument("journal", type=Path, metavar="FILE")
+    simulate_options(commands.add_parser("simulate", help="policies side by side on a trace, under a virtual clock"))
     _calibrate_options(
         commands.add_parser("calibrate", help="measure what steps and copies cost here, for policies to read")
     )
@@ -226,6 +229,14 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    found = simulated(options)
+    if options.report is not None:
+        options.report.write_text(page(found.trace, found.settings, found.results), encoding="utf-8")
+    _print(dumped(found) if options.json else table(found))
+    return 0
+
+
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a model directory, a GGUF file or a hub id (default: the packaged one)")
     parser.add_argument("--out", type=Path, default=Path("sostenuto-costs.json"), metavar="FILE")
@@ -273,6 +284,7 @@ _COMMANDS = {
     "serve": _serve,
     "vllm": _vllm,
     "replay": _replay,
+    "simulate": _simulate,
     "calibrate": _calibrate,
     "trace": _trace,
     "kv": _kv,
