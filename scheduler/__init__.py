@@ -49,6 +49,7 @@ from .events import (
     NeedRoom,
     Paused,
     Placed,
+    Planned,
     ProgramId,
     Progress,
     Reweighted,
@@ -66,7 +67,7 @@ from .forecast import Curve, Durations, Forecasts
 from .holds import lease_key
 from .kernel import Kernel
 from .meters import Meters
-from .policies import POLICIES, Policy, Retention, named
+from .policies import POLICIES, Future, Policy, Retention, named, oracle
 from .setting import HOLD_BUDGET, Setting
 from .world import Pause, Program, Waiting, World
 
@@ -94,6 +95,7 @@ __all__ = [
     "Forecasts",
     "Forget",
     "Forking",
+    "Future",
     "Grow",
     "Hinted",
     "Hold",
@@ -115,6 +117,7 @@ __all__ = [
     "Paused",
     "Place",
     "Placed",
+    "Planned",
     "Policy",
     "Preempt",
     "Program",
@@ -146,4 +149,5 @@ __all__ = [
     "compose",
     "lease_key",
     "named",
+    "oracle",
 ]

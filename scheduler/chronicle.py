@@ -58,8 +58,10 @@ class Chronicle:
         turn.rows = len(turn.tokens) - reuse
         self.seen += len(turn.tokens)
         program = turn.program
-        if not turn.preempted and program.turns > 0 and 2 * reuse < program.tokens:
-            self.meters.queued.add(now - turn.since)
+        if not turn.preempted:
+            program.waited += now - turn.since
+            if program.turns > 0 and 2 * reuse < program.tokens:
+                self.meters.queued.add(now - turn.since)
         tenant = program.tenant
         self._virtual = max(self._virtual, self._finish.get(tenant, 0.0))
         self._finish[tenant] = self._virtual

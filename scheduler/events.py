@@ -147,6 +147,14 @@ class Forking:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """A program's graph computes with the model again in so many steps, at the soonest."""
+
+    program: ProgramId
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Travelled:
     """A program was set back to an earlier checkpoint: what it holds is no longer its future."""
 
@@ -270,6 +278,7 @@ Event = (
     | ToolEnded
     | Interrupted
     | Forking
+    | Planned
     | Travelled
     | Closed
     | Marked

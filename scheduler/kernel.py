@@ -30,6 +30,7 @@ from .events import (
     NeedRoom,
     Paused,
     Placed,
+    Planned,
     Progress,
     Reweighted,
     Stepped,
@@ -119,6 +120,8 @@ class Kernel:
                 self._kept.park(event.program)
             case Forking():
                 self.books.program(event.program).expected = event.width
+            case Planned():
+                self._plan(event)
             case Travelled():
                 program = self.books.program(event.program)
                 self._kept.let_go_all(program, f"set back to {event.checkpoint}", "travelled")
@@ -196,6 +199,15 @@ class Kernel:
             self._kept.retain(turn, turn.branch, self.books.pause(turn, tools, shape, len(turn.branch)))
         self._kept.leave(turn)
         self.books.forget_if_idle(turn.program)
+
+    def _plan(self, event: Planned) -> None:
+        program = self.books.program(event.program)
+        program.steps = event.steps
+        for branch, pause in program.pauses.items():
+            if branch not in program.leases:
+                seconds = self.policy.prefetch(self.books, program, pause)
+                self._kept.prefetching.plan(program, branch, seconds)
+        self.books.forget_if_idle(program)
 
     def _answered(self, event: ToolEnded) -> None:
         """A tool came back; with the last of them the program's next turn is near."""

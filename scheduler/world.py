@@ -50,6 +50,8 @@ class Program:
     """Its branches that wait for tools."""
     served: float = 0.0
     """Seconds that its turns have run."""
+    waited: float = 0.0
+    """Seconds that its turns have waited for their start."""
     path: float = 0.0
     """Seconds of the longest chain of turns that ran one after the other."""
     work: int = 0

@@ -29,6 +29,16 @@ def by_program(world: World, turn: Waiting) -> tuple[float, ...]:
     return (start, turn.program.number, turn.number)
 
 
+def by_first_arrival(world: World, turn: Waiting) -> tuple[float, ...]:
+    """First come, first served by program."""
+    return (turn.program.arrived, turn.program.number, turn.number)
+
+
+def pinned_first(world: World, turn: Waiting) -> tuple[float, ...]:
+    """Preempted turns, then those whose context is held, then programs by their first arrival: Continuum's queue."""
+    return (0 if turn.preempted else 1 if turn.holds else 2, turn.program.number, turn.number)
+
+
 def once(world: World, turn: Waiting) -> float:
     """Its place stays what it is."""
     return inf

@@ -10,6 +10,11 @@ def never_yields(world: World, holder: Program, wanting: Waiting) -> bool:
     return False
 
 
+def always_yields(world: World, holder: Program, wanting: Waiting) -> bool:
+    """Holds give way to whoever is next."""
+    return True
+
+
 def to_earlier(world: World, holder: Program, wanting: Waiting) -> bool:
     """A program gives way to those that came before it, so that the oldest one always makes progress.
 

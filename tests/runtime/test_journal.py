@@ -55,6 +55,7 @@ EVENTS: list[Event] = [
     ToolEnded(P, "search", "c1", ok=False),
     Interrupted(P),
     Forking(P, 3),
+    Planned(P, 2),
     Travelled(P, "checkpoint"),
     Closed(P, "failed"),
     Thinning(T),
