@@ -141,6 +141,9 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--forecasts", type=Path, metavar="FILE", help="keep what is learnt of tools there")
     parser.add_argument("--workers", type=_positive, metavar="N", help="how many tool calls can run at once")
     parser.add_argument(
+        "--token-ms", type=float, metavar="MS", help="what a token may take while others' prompts are computed"
+    )
+    parser.add_argument(
         "--share",
         action="append",
         default=[],
@@ -207,6 +210,7 @@ def _setting(options: argparse.Namespace) -> Setting:
         forecasts=Forecasts() if options.forecasts is None else read_forecasts(options.forecasts),
         workers=options.workers,
         shares=shares,
+        token_target_s=None if options.token_ms is None else options.token_ms / 1e3,
     )
 
 
