@@ -22,7 +22,8 @@ from time import perf_counter
 from typing import Any
 
 from sostenuto.kvstore import BlockHash, Feed, Ledger, PageId, Range, Rank, oldest_first, root
-from sostenuto.scheduler.policies.evict import Prefill, by_cost, by_next_use, by_priority, stale_first
+from sostenuto.scheduler import TYPICAL
+from sostenuto.scheduler.policies.evict import by_cost, by_next_use, by_priority, stale_first
 
 from .report import machine
 
@@ -37,7 +38,7 @@ ORDERS: dict[str, Rank] = {
     "stale_first": stale_first,
     "by_priority": by_priority,
     "by_next_use": by_next_use({}),
-    "by_cost": by_cost(Prefill(1e-4, 1e-8, 23_040)),
+    "by_cost": by_cost(TYPICAL),
 }
 
 

@@ -33,8 +33,11 @@ from ..scheduler import (
     NotTheSame,
     Paused,
     Placed,
+    Planned,
+    Policy,
     Progress,
     Reweighted,
+    Setting,
     Stepped,
     Thinned,
     Thinning,
@@ -47,7 +50,7 @@ from ..scheduler import (
 )
 from .errors import BrokenJournal
 
-FORMAT = 6
+FORMAT = 7
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
@@ -61,6 +64,7 @@ _EVENTS: dict[str, type[Event]] = {
         ToolEnded,
         Interrupted,
         Forking,
+        Planned,
         Travelled,
         Closed,
         Marked,
@@ -85,7 +89,7 @@ class Journal:
         self.path = path
         self._file: IO[str] = path.open("w", encoding="utf-8")
         head = {"format": FORMAT, "policy": kernel.policy.name, "room": kernel.books.room, "page": kernel.books.page}
-        head |= {"hold_budget": kernel.hold_budget, "grows": kernel.books.grows}
+        head |= {"grows": kernel.books.grows, "setting": kernel.setting.data()}
         head |= {"tiers": kernel.moves.elsewhere.rooms, "groups": _plain(kernel.ledger.groups)}
         self._line(head)
 
@@ -101,8 +105,8 @@ class Journal:
         self._file.flush()
 
 
-def replay(path: Path) -> tuple[Kernel, int]:
-    """Feed a journal to a new kernel; returns it and the number of events.
+def replay(path: Path, policy: Policy | None = None) -> tuple[Kernel, int]:
+    """Feed a journal to a new kernel; returns it and the number of events. `policy` is needed for one of your own.
 
     Raises BrokenJournal when a line cannot be read, NotTheSame when an event gave other effects than recorded.
     """
@@ -112,7 +116,7 @@ def replay(path: Path) -> tuple[Kernel, int]:
         for number, line in enumerate(lines, 1):
             record = _read(path, number, line)
             if kernel is None:
-                kernel = _kernel(path, record)
+                kernel = _kernel(path, record, policy)
                 continue
             try:
                 event, now, expected = decode(record["event"]), float(record["at"]), record["effects"]
@@ -170,15 +174,16 @@ def _read(path: Path, number: int, line: str) -> dict[str, Any]:
     return record
 
 
-def _kernel(path: Path, head: dict[str, Any]) -> Kernel:
+def _kernel(path: Path, head: dict[str, Any], own: Policy | None) -> Kernel:
     if head.get("format") != FORMAT:
         raise BrokenJournal(f"{path}: expected a journal of format {FORMAT}, found {head.get('format')!r}")
     try:
-        policy = named(head["policy"])
+        policy = own if own is not None and own.name == head["policy"] else named(head["policy"])
         ledger = Ledger(head["room"], head["page"], rank=policy.evict)
         each, stride = head["groups"]["each"], head["groups"]["stride"]
         ledger.groups = Groups(tuple(Group(tuple(one["layers"]), one["window"]) for one in each), stride)
         elsewhere = Elsewhere(head["page"], head["tiers"])
-        return Kernel(ledger, policy, hold_budget=head["hold_budget"], grows=head["grows"], elsewhere=elsewhere)
+        setting = Setting.read(head["setting"])
+        return Kernel(ledger, policy, grows=head["grows"], elsewhere=elsewhere, setting=setting)
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenJournal(f"{path}, line 1 should name policy, room and page: {error}") from error

@@ -5,13 +5,15 @@ The kernel decides, by plain functions, over plain books, on a clock that is han
 
 from __future__ import annotations
 
-from .batch import Demand, Share, compose
+from .batch import Demand, Pace, Share, compose
+from .costs import TYPICAL, Costs, Link
 from .effects import (
     Answered,
     CancelMove,
     Drop,
     Effect,
     Evict,
+    Extend,
     Forget,
     Grow,
     Hold,
@@ -47,6 +49,7 @@ from .events import (
     NeedRoom,
     Paused,
     Placed,
+    Planned,
     ProgramId,
     Progress,
     Reweighted,
@@ -60,29 +63,39 @@ from .events import (
     TurnId,
     Unmarked,
 )
+from .forecast import Curve, Durations, Forecasts
 from .holds import lease_key
-from .kernel import HOLD_BUDGET, Kernel
-from .policies import POLICIES, Policy, Retention, named
-from .world import Program, Waiting, World
+from .kernel import Kernel
+from .meters import Meters
+from .policies import POLICIES, Future, Policy, Retention, named, oracle
+from .setting import HOLD_BUDGET, Setting
+from .world import Pause, Program, Waiting, World
 
 __all__ = [
     "DEVICE",
     "HOLD_BUDGET",
     "POLICIES",
+    "TYPICAL",
     "Answered",
     "Arrived",
     "CancelMove",
     "Cancelled",
     "Closed",
+    "Costs",
+    "Curve",
     "Demand",
     "Drop",
+    "Durations",
     "Effect",
     "Ending",
     "Event",
     "Evict",
+    "Extend",
     "Finished",
+    "Forecasts",
     "Forget",
     "Forking",
+    "Future",
     "Grow",
     "Hinted",
     "Hold",
@@ -91,16 +104,21 @@ __all__ = [
     "Kernel",
     "Known",
     "KvPolicy",
+    "Link",
     "Lost",
     "Marked",
+    "Meters",
     "Move",
     "Moved",
     "Moving",
     "NeedRoom",
     "NotTheSame",
+    "Pace",
+    "Pause",
     "Paused",
     "Place",
     "Placed",
+    "Planned",
     "Policy",
     "Preempt",
     "Program",
@@ -111,6 +129,7 @@ __all__ = [
     "Retention",
     "Reweighted",
     "ScheduleError",
+    "Setting",
     "Share",
     "Start",
     "Stepped",
@@ -131,4 +150,5 @@ __all__ = [
     "compose",
     "lease_key",
     "named",
+    "oracle",
 ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ...kvstore import DEFAULT_PRIORITY, BlockHash, Cached, Rank
+from ..costs import Costs
 
 
 def stale_first(page: Cached) -> tuple[float, ...]:
@@ -42,31 +42,8 @@ def by_next_use(table: Mapping[BlockHash, float]) -> Rank:
     return rank
 
 
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    """What computing a token costs behind `n` others: `token_s + n * pair_s` seconds.
-
-    The first part is that of the weights, the second that of attention, which looks at every token before; both are
-    read off two measured prefills of different length. The parts of a formula that is often fitted to servers,
-    `a + b n + c n^2` for a whole prompt, are b = token_s and c = pair_s / 2.
-    """
-
-    token_s: float
-    pair_s: float
-    token_bytes: int
-    """Keys and values of one token in all layers."""
-
-    def seconds(self, tokens: int) -> float:
-        """Computing a context of so many tokens from nothing."""
-        return tokens * self.token_s + tokens * tokens / 2 * self.pair_s
-
-    def per_byte(self, tokens: int) -> float:
-        """Seconds that keeping such a context saves, for each byte that it takes."""
-        return self.seconds(tokens) / (tokens * self.token_bytes) if tokens else 0.0
-
-
-def by_cost(prefill: Prefill) -> Rank:
-    """What is cheapest to compute again for the bytes it takes goes first, and what has not been used for long.
+def by_cost(costs: Costs) -> Rank:
+    """What is cheapest to compute again for the room it takes goes first, and what has not been used for long.
 
     GreedyDual-Size (Cao and Irani, "Cost-aware WWW proxy caching algorithms", USENIX Symposium on Internet
     Technologies and Systems 1997): rank = L + cost / size, where L is the rank of what was evicted last, so that what
@@ -77,7 +54,7 @@ def by_cost(prefill: Prefill) -> Rank:
     """
 
     def rank(page: Cached) -> tuple[float, ...]:
-        worth = 0.0 if page.stale else prefill.per_byte(page.reach)
+        worth = 0.0 if page.stale else costs.per_token(page.reach)
         return (page.floor + worth, page.used, -page.depth)
 
     return rank

@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import admit, evict, order, preempt, retain
+from .autellix import ATLAS, PLAS
 from .bundle import Policy
-
-SOSTENUTO = Policy(
-    name="sostenuto",
-    order=order.by_program,
-    admit=admit.with_headroom,
-    retain=retain.through_tools,
-    mark=retain.until_wanted,
-    yields=preempt.to_earlier,
-    evict=evict.stale_first,
-)
-"""Programs in the order in which they came, a bounded hold on every tool pause, closed contexts evicted first."""
+from .continuum import CONTINUUM
+from .fixed import FIXED_TTL, SKI_RENTAL
+from .infercept import INFERCEPT
+from .kvflow import KVFLOW
+from .mars import MARS
+from .sostenuto import SOSTENUTO
+from .thunderagent import THUNDERAGENT
 
 FORGETFUL = Policy(name="forgetful")
 """First come, first served and least recently used: what serving engines do today."""
 
-POLICIES: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in (SOSTENUTO, FORGETFUL)})
+_ALL = (
+    SOSTENUTO,
+    FORGETFUL,
+    FIXED_TTL,
+    SKI_RENTAL,
+    CONTINUUM,
+    INFERCEPT,
+    PLAS,
+    ATLAS,
+    MARS,
+    THUNDERAGENT,
+    KVFLOW,
+)
+POLICIES: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in _ALL})
 
 
 def named(name: str) -> Policy:
     """The bundle of this name; ValueError names those there are."""
+    if name == "oracle":
+        raise ValueError("oracle knows the future: only a simulation can have it, which knows that too")
     try:
         return POLICIES[name]
     except KeyError:

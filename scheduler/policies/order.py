@@ -6,10 +6,9 @@ lies earlier (a virtual arrival).
 
 from __future__ import annotations
 
-from ..world import Waiting, World
+from math import inf
 
-HEAD_START_S = 30.0
-"""How much earlier a turn whose context is held counts as having come. It bounds the wait that this costs others."""
+from ..world import Waiting, World
 
 
 def by_arrival(world: World, turn: Waiting) -> tuple[float, ...]:
@@ -17,11 +16,16 @@ def by_arrival(world: World, turn: Waiting) -> tuple[float, ...]:
     return (turn.arrived, turn.number)
 
 
-def by_program(world: World, turn: Waiting) -> tuple[float, ...]:
-    """First come, first served by program (Continuum, arXiv 2511.02230), with held contexts first.
+def by_first_arrival(world: World, turn: Waiting) -> tuple[float, ...]:
+    """First come, first served by program."""
+    return (turn.program.arrived, turn.program.number, turn.number)
 
-    A program keeps its place over all its turns. A turn whose context is held counts `HEAD_START_S` earlier, because
-    as long as it waits its pages serve nobody; a program that came more than that before it still goes first.
-    """
-    start = turn.program.arrived - (HEAD_START_S if turn.holds else 0.0)
-    return (start, turn.program.number, turn.number)
+
+def pinned_first(world: World, turn: Waiting) -> tuple[float, ...]:
+    """Preempted turns, then those whose context is held, then programs by their first arrival: Continuum's queue."""
+    return (0 if turn.preempted else 1 if turn.holds else 2, turn.program.number, turn.number)
+
+
+def once(world: World, turn: Waiting) -> float:
+    """Its place stays what it is."""
+    return inf

@@ -26,8 +26,10 @@ from sostenuto.scheduler import (
     NotTheSame,
     Paused,
     Placed,
+    Planned,
     ProgramId,
     Progress,
+    Setting,
     Stepped,
     Thinned,
     Thinning,
@@ -54,6 +56,7 @@ EVENTS: list[Event] = [
     ToolEnded(P, "search", "c1", ok=False),
     Interrupted(P),
     Forking(P, 3),
+    Planned(P, 2),
     Travelled(P, "checkpoint"),
     Closed(P, "failed"),
     Thinning(T),
@@ -153,8 +156,8 @@ MADE_OF = {
     "policy": "sostenuto",
     "room": 4,
     "page": 4,
-    "hold_budget": 0.9,
     "grows": True,
+    "setting": Setting().data(),
     "tiers": {},
 }
 HEAD = json.dumps(MADE_OF) + "\n"

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sostenuto.kvstore import BlockHash, Ledger, Range, Rank, name, oldest_first
-from sostenuto.scheduler.policies.evict import Prefill, by_cost, by_next_use, by_priority, stale_first
+from sostenuto.scheduler import Costs
+from sostenuto.scheduler.policies.evict import by_cost, by_next_use, by_priority, stale_first
 from sostenuto.tests.kvstore.room import PAGE, ROOT, known, leave, victims, write
 
-PREFILL = Prefill(token_s=1e-3, pair_s=1e-6, token_bytes=1000)
+COSTS = Costs(step_s=0.0, token_s=1e-3, pair_s=1e-6, turn_s=0.0, seen_s=0.0)
 
 
 def test_least_recently_used_knows_nothing_but_when() -> None:
@@ -91,7 +92,7 @@ def test_no_order_misses_less_often_than_the_one_that_knows_the_future(wanted: l
 
 
 def test_by_cost_tells_the_end_of_a_long_context_from_a_short_one() -> None:
-    ledger = Ledger(12, PAGE, rank=by_cost(PREFILL))
+    ledger = Ledger(12, PAGE, rank=by_cost(COSTS))
     contexts = {"long": [1] * 32, "short": [2] * 8, "gone": [3] * 8}
     for key, tokens in contexts.items():
         leave(ledger, tokens, stale=key == "gone")
@@ -99,7 +100,7 @@ def test_by_cost_tells_the_end_of_a_long_context_from_a_short_one() -> None:
 
 
 def test_by_cost_a_page_is_worth_what_lies_in_it_not_what_once_did() -> None:
-    ledger = Ledger(8, PAGE, rank=by_cost(PREFILL))
+    ledger = Ledger(8, PAGE, rank=by_cost(COSTS))
     leave(ledger, [1] * 32)
     ledger.clear()
     contexts = {"longer": [2] * 16, "short": [3] * 8}
@@ -109,7 +110,7 @@ def test_by_cost_a_page_is_worth_what_lies_in_it_not_what_once_did() -> None:
 
 
 def test_by_cost_the_dear_ages_too_once_enough_has_gone_without_it() -> None:
-    ledger = Ledger(10, PAGE, rank=by_cost(PREFILL))
+    ledger = Ledger(10, PAGE, rank=by_cost(COSTS))
     dear = [1] * 32
     leave(ledger, dear)
     rounds = 0
@@ -120,7 +121,7 @@ def test_by_cost_the_dear_ages_too_once_enough_has_gone_without_it() -> None:
 
 
 def test_by_cost_a_shared_beginning_stays_as_long_as_the_dearest_context_on_it() -> None:
-    ledger = Ledger(9, PAGE, rank=by_cost(PREFILL))
+    ledger = Ledger(9, PAGE, rank=by_cost(COSTS))
     system = [7] * 4
     contexts = {"long": [*system, *[1] * 28], "short": [*system, *[2] * 4]}
     leave(ledger, contexts["long"])
@@ -132,7 +133,7 @@ def test_by_cost_a_shared_beginning_stays_as_long_as_the_dearest_context_on_it()
 
 
 def test_the_cost_of_a_context_grows_faster_than_its_length() -> None:
-    assert PREFILL.seconds(2000) > 2 * PREFILL.seconds(1000) > 0
-    assert PREFILL.per_byte(2000) > PREFILL.per_byte(1000)
-    assert PREFILL.per_byte(0) == 0
-    assert math.isclose(PREFILL.seconds(1000), 1000 * 1e-3 + 1000 * 1000 / 2 * 1e-6)
+    assert COSTS.prefill(2000) > 2 * COSTS.prefill(1000) > 0
+    assert COSTS.per_token(2000) > COSTS.per_token(1000)
+    assert COSTS.per_token(0) == 0
+    assert math.isclose(COSTS.prefill(1000), 1000 * 1e-3 + 1000 * 1000 / 2 * 1e-6)

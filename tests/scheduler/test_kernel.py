@@ -29,6 +29,7 @@ from sostenuto.scheduler import (
     Release,
     Retention,
     ScheduleError,
+    Setting,
     Start,
     Stepped,
     Stop,
@@ -81,7 +82,7 @@ def test_where_everything_fits_both_policies_reuse_the_same() -> None:
         stage.run("b1", range(100, 120), program="b")
         stage.tell(Finished(TurnId("b1")))
         reuse.append(stage.run("a2", range(10), program="a").reuse)
-    assert reuse == [8, 8]
+    assert reuse == [8] * len(POLICIES)
 
 
 def test_every_hold_ends_and_its_context_stays_findable() -> None:
@@ -215,7 +216,7 @@ def test_all_pages_held_and_a_new_turn_is_progress_in_bounded_time() -> None:
 
 def test_a_hold_is_clipped_to_the_budget_and_says_so() -> None:
     ledger = Ledger(8, PAGE)
-    kernel = Kernel(ledger, named("sostenuto"), hold_budget=0.25)
+    kernel = Kernel(ledger, named("sostenuto"), setting=Setting(hold_budget=0.25))
     kernel.handle(Arrived(TurnId("a"), ProgramId("a"), "main", ROOT, tuple(range(16)), 4), 0.0)
     kernel.handle(Stepped((Progress(TurnId("a"), 16),)), 0.0)
     hold = kernel.handle(Paused(TurnId("a"), ("t",)), 0.0)[0]
@@ -318,7 +319,7 @@ def test_a_policy_is_a_value_made_of_functions() -> None:
 
 
 def test_an_unknown_policy_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="forgetful, sostenuto"):
+    with pytest.raises(ValueError, match=r"forgetful, .*sostenuto"):
         named("lru")
 
 
