@@ -88,6 +88,16 @@ class Snapshot:
     def pages(self) -> tuple[PageId, ...]:
         return (*(block.page for block in unrolled(self._past)), *self._own)
 
+    @property
+    def names(self) -> list[BlockHash]:
+        """Of its full pages, from the first on, as far as others can find them."""
+        names = []
+        for block in unrolled(self._past):
+            if block.name is None:
+                break
+            names.append(block.name)
+        return names
+
     def found(self) -> list[PageId]:
         """Those of its pages in which it still lies: once it is closed they may be evicted and go to others."""
         content, blocks = self._ledger.content, unrolled(self._past)

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from ..kvstore import RAW, Elsewhere, Groups, KVError, Ledger
 from ..kvstore.tiers import DiskTier, HostTier, Tier
 from ..kvstore.tiers.folder import Folder
-from ..scheduler import HOLD_BUDGET, Kernel, Policy
+from ..scheduler import Kernel, Policy, Setting
 from .engines import StepEngine, TurnEngine
 from .errors import MissingPackage, Unable
 
@@ -87,7 +87,9 @@ def owned(below: Sequence[Below]) -> Iterator[None]:
         raise
 
 
-def kernel(engine: StepEngine | TurnEngine, policy: Policy, below: Sequence[Below] = ()) -> Kernel:
+def kernel(
+    engine: StepEngine | TurnEngine, policy: Policy, below: Sequence[Below] = (), setting: Setting | None = None
+) -> Kernel:
     """The schedule of an engine's pool and the tiers below it. Raises Unable for one that cannot use tiers."""
     if below:
         _able(engine)
@@ -95,8 +97,11 @@ def kernel(engine: StepEngine | TurnEngine, policy: Policy, below: Sequence[Belo
     rooms = {one.tier.name: None if one.tokens is None else one.tokens // page * len(groups) for one in below}
     ledger = Ledger(engine.room, page, rank=policy.evict)
     ledger.groups = groups
-    budget = HOLD_BUDGET if engine.can.hold else 0.0
-    return Kernel(ledger, policy, hold_budget=budget, grows=engine.can.preempt, elsewhere=Elsewhere(page, rooms))
+    setting = setting or Setting()
+    if not engine.can.hold:
+        setting = replace(setting, hold_budget=0.0)
+    elsewhere = Elsewhere(page, rooms)
+    return Kernel(ledger, policy, grows=engine.can.preempt, elsewhere=elsewhere, setting=setting)
 
 
 def _able(engine: StepEngine | TurnEngine) -> None:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Protocol
 
 from ..kvstore import RAW, root
@@ -63,7 +60,7 @@ class Tried(StepEngine, Protocol):
         ...
 
 
-def steps(engine: Tried, *, runs: int = 3, clock: Callable[[], float] = perf_counter) -> list[Stepped]:
+def steps(engine: Tried, *, clock: Callable[[], float], runs: int = 3) -> list[Stepped]:
     """Measure steps of prompts, and steps in which turns decode."""
     pool, found = engine.room // len(engine.groups) * engine.page, []
     longest = min(engine.longest, pool)
@@ -83,7 +80,7 @@ def steps(engine: Tried, *, runs: int = 3, clock: Callable[[], float] = perf_cou
 
 
 async def copies(
-    engine: StepEngine, tiers: Sequence[Tier], *, runs: int = 3, clock: Callable[[], float] = perf_counter
+    engine: StepEngine, tiers: Sequence[Tier], *, clock: Callable[[], float], runs: int = 3
 ) -> list[Copied]:
     """Measure copies of pages to these tiers and back, as a mover makes them."""
     found = []
@@ -127,22 +124,23 @@ def off(costs: Costs, stepped: Sequence[Stepped]) -> float:
     return wrong[len(wrong) // 2] if wrong else 0.0
 
 
-def calibrate(engine: Tried, *, near: Path, runs: int = 3) -> dict[str, Any]:
+def calibrate(
+    engine: Tried, *, near: Path, clock: Callable[[], float], runs: int = 3, machine: str = ""
+) -> dict[str, Any]:
     """All of it, as plain data for a file. The disk is measured in a folder of its own in `near`, which it leaves."""
-    stepped = steps(engine, runs=runs)
+    stepped = steps(engine, clock=clock, runs=runs)
 
     async def both() -> list[Copied]:
         with tempfile.TemporaryDirectory(dir=near) as folder:
             tiers: list[Tier] = [HostTier(verify=False), DiskTier.open(Path(folder))]
             try:
-                return await copies(engine, tiers, runs=runs)
+                return await copies(engine, tiers, clock=clock, runs=runs)
             finally:
                 for tier in tiers:
                     await tier.aclose()
 
     copied = asyncio.run(both())
-    source = f"{engine.name} on {os.cpu_count()} processors, {platform.machine()}"
-    costs = fit(stepped, copied, chunk=max(TOKENS), source=source)
+    costs = fit(stepped, copied, chunk=max(TOKENS), source=f"{engine.name} on {machine or 'this machine'}")
     return {
         "format": FORMAT,
         "costs": costs.data(),

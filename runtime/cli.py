@@ -251,7 +251,8 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not out.resolve().parent.is_dir():
         raise ValueError(f"--out: there is no folder {out.resolve().parent}")
     engine = open_engine(Wanted(model=options.model, pool_tokens=POOL_TOKENS))
-    found = calibrate(cast(Tried, engine), near=out.resolve().parent, runs=options.runs)
+    near, machine = out.resolve().parent, f"{os.cpu_count()} processors"
+    found = calibrate(cast(Tried, engine), near=near, clock=time.perf_counter, runs=options.runs, machine=machine)
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{told(found)}\nwritten to {out}")
     return 0

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..scheduler import Policy, named
+from ..scheduler import Future, Policy, named, oracle
 from ..scheduler.simulator import ALPHA, STATED, Conditions, Load, Workload, load_of
 from .calibrate import read_costs
-from .simulating import PAGE, Pool, Result, Shown, compared
+from .simulating import ORACLE, PAGE, Pool, Result, Shown, compared
 from .traces import MIXES, Arrangement, arranged, open_trace
 
 USERS = 16
@@ -197,7 +197,7 @@ def _settings(
 def _policy(name: str) -> Policy:
     file, colon, value = name.rpartition(":")
     if not (colon and file.endswith(".py")):
-        return named(name)
+        return oracle(Future()) if name == ORACLE else named(name)
     if not Path(file).is_file():
         raise ValueError(f"--policy: there is no file {file}: give FILE.py:NAME")
     found = runpy.run_path(file).get(value)

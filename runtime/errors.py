@@ -120,6 +120,14 @@ class MissingPackage(SostenutoError, ImportError):
 class Busy(SostenutoError):
     """Something that cannot be done while turns run."""
 
+    @classmethod
+    def with_turns(cls, count: int) -> Busy:
+        """Turns are on their way, and nobody has said what becomes of them."""
+        return cls(
+            f"{count} turns are on their way: let them end, or say what becomes of them with running='keep' (they go "
+            "on under the new weights) or running='abort'"
+        )
+
 
 class UnknownMark(SostenutoError, LookupError):
     """No mark of this name."""

@@ -33,8 +33,10 @@ from ..scheduler import (
     NotTheSame,
     Paused,
     Placed,
+    Planned,
     Progress,
     Reweighted,
+    Setting,
     Stepped,
     Thinned,
     Thinning,
@@ -47,7 +49,7 @@ from ..scheduler import (
 )
 from .errors import BrokenJournal
 
-FORMAT = 6
+FORMAT = 7
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
@@ -61,6 +63,7 @@ _EVENTS: dict[str, type[Event]] = {
         ToolEnded,
         Interrupted,
         Forking,
+        Planned,
         Travelled,
         Closed,
         Marked,
@@ -85,7 +88,7 @@ class Journal:
         self.path = path
         self._file: IO[str] = path.open("w", encoding="utf-8")
         head = {"format": FORMAT, "policy": kernel.policy.name, "room": kernel.books.room, "page": kernel.books.page}
-        head |= {"hold_budget": kernel.hold_budget, "grows": kernel.books.grows}
+        head |= {"grows": kernel.books.grows, "setting": kernel.setting.data()}
         head |= {"tiers": kernel.moves.elsewhere.rooms, "groups": _plain(kernel.ledger.groups)}
         self._line(head)
 
@@ -179,6 +182,7 @@ def _kernel(path: Path, head: dict[str, Any]) -> Kernel:
         each, stride = head["groups"]["each"], head["groups"]["stride"]
         ledger.groups = Groups(tuple(Group(tuple(one["layers"]), one["window"]) for one in each), stride)
         elsewhere = Elsewhere(head["page"], head["tiers"])
-        return Kernel(ledger, policy, hold_budget=head["hold_budget"], grows=head["grows"], elsewhere=elsewhere)
+        setting = Setting.read(head["setting"])
+        return Kernel(ledger, policy, grows=head["grows"], elsewhere=elsewhere, setting=setting)
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenJournal(f"{path}, line 1 should name policy, room and page: {error}") from error

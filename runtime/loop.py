@@ -24,6 +24,7 @@ from ..scheduler import (
     Effect,
     Event,
     Evict,
+    Extend,
     Finished,
     Grow,
     Hold,
@@ -38,6 +39,7 @@ from ..scheduler import (
     Refuse,
     Release,
     Reweighted,
+    Setting,
     Start,
     Stepped,
     Stop,
@@ -75,10 +77,11 @@ class Loop:
         *,
         journal: Path | None = None,
         below: Sequence[Below] = (),
+        setting: Setting | None = None,
     ) -> None:
         self.engine, self._paged = engine, cast(StepEngine, engine)  # only one with pages is given tiers
         with owned(below):
-            self.kernel, self._tiers = kernel(engine, policy, below), [one.tier for one in below]
+            self.kernel, self._tiers = kernel(engine, policy, below, setting), [one.tier for one in below]
             self._journal = Journal(journal, self.kernel) if journal is not None else None
         self._turns: dict[TurnId, Turn] = {}
         self._numbers = count(1)
@@ -278,12 +281,13 @@ class Loop:
             case Refuse(turn=name, why=why, lost=lost):
                 self._finish(name, ContextLost(why) if lost else Refused(why))
             case Wake():
-                self._alarm.set(self.kernel.ledger.soonest)
+                self._alarm.set(self.kernel.soonest)
             case Move() | CancelMove() | Drop():
                 self.mover.carry(effect)
-            case Hold(program=program, branch=branch, until=until):
-                self._lives.held(effect, self._now())
-                self._clock.hold(lease_key(program, branch), until - self._now())
+            case Hold() | Extend():
+                if isinstance(effect, Hold):
+                    self._lives.held(effect, self._now())
+                self._clock.hold(lease_key(effect.program, effect.branch), effect.until - self._now())
             case Release(program=program, branch=branch):
                 self._lives.released(effect, self._now())
                 self._clock.release(lease_key(program, branch))
@@ -294,7 +298,7 @@ class Loop:
 
     def _ring(self) -> None:
         self.post(Tick())
-        self._alarm.set(self.kernel.ledger.soonest)
+        self._alarm.set(self.kernel.soonest)
 
     def seal(self, root: str) -> Seal | None:
         """What is stored under a root is sealed with; None for one of weights that are gone. Loop's thread only."""
@@ -384,15 +388,10 @@ class Loop:
 
     async def _reweight(self, load: Callable[[int], None], given: int | None, kv: KvPolicy, running: Running) -> int:
         async with self._clock.paused():
-            version = self._weights.version + 1 if given is None else given
+            version = self._weights.next(given)
             begun = [name for name, turn in self._turns.items() if turn.started]
             if begun and running == "refuse":
-                raise Busy(
-                    f"{len(begun)} turns are on their way: let them end, or say what becomes of them with "
-                    "running='keep' (they go on under the new weights) or running='abort'"
-                )
-            if isinstance(version, bool) or not isinstance(version, int) or version <= self._weights.version:
-                raise ValueError(f"version: found {version} after {self._weights.version}; give a greater whole number")
+                raise Busy.with_turns(len(begun))
             for name in begun if running == "abort" else ():
                 self._over(name, "abort")
             await self._loop.run_in_executor(self._compute, load, version)

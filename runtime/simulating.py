@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..kvstore import Elsewhere, Ledger
-from ..scheduler import POLICIES, Kernel, Policy
+from ..scheduler import Future, Kernel, Policy, Setting, oracle
 from ..scheduler.simulator import ALPHA, Conditions, Figures, Session, Tally, Workload, figures, simulate
 
 PAGE = 16
@@ -56,27 +56,31 @@ def compared(
     conditions: Conditions,
     shown: Shown = _DEFAULT,
 ) -> list[Result]:
-    """Each policy on the same workload, and how far each is from the oracle, which is run for that if there is one."""
+    """Each policy on the same workload, and how far each is from the oracle, which is run for that, asked for or not."""
     wanted = list(policies)
-    oracle = POLICIES.get(ORACLE)
-    extra = oracle is not None and all(policy.name != ORACLE for policy in wanted)
+    extra = [] if any(policy.name == ORACLE for policy in wanted) else [oracle(Future())]
     results = []
-    for policy in [*wanted, oracle] if extra and oracle is not None else wanted:
+    for policy in [*wanted, *extra]:
+        future = Future()
+        knowing = oracle(future) if policy.name == ORACLE else policy
         counted = replace(workload, sessions=_Counted(workload.sessions, policy.name, shown.quiet))
         tally = Tally(workload.granule, lanes=shown.lanes)
-        simulate(kernel_for(policy, pool, workload.granule), counted, conditions, tally=tally)
+        kernel = kernel_for(knowing, pool, workload.granule, conditions)
+        simulate(kernel, counted, replace(conditions, future=future), tally=tally)
         results.append(Result(figures(policy.name, tally, alpha=shown.alpha), tally))
     best = next((one.figures.jct_mean_s for one in results if one.figures.policy == ORACLE), None)
     return [_measured(one, best) for one in results[: len(wanted)]]
 
 
-def kernel_for(policy: Policy, pool: Pool, granule: int) -> Kernel:
+def kernel_for(policy: Policy, pool: Pool, granule: int, conditions: Conditions) -> Kernel:
     """A schedule over such a pool. Raises ValueError for one that has not a single page."""
     page = pool.page * granule
     if pool.tokens < page:
         raise ValueError(f"a pool of {pool.tokens} tokens holds not one page of {page}: give it more, or smaller pages")
     below = Elsewhere(pool.page, {"host": pool.host_tokens // page} if pool.host_tokens else {})
-    return Kernel(Ledger(pool.tokens // page, pool.page, rank=policy.evict), policy, elsewhere=below)
+    setting = Setting(costs=conditions.costs.scaled(granule), workers=conditions.workers)
+    ledger = Ledger(pool.tokens // page, pool.page, rank=policy.evict)
+    return Kernel(ledger, policy, elsewhere=below, setting=setting)
 
 
 def _measured(one: Result, best: float | None) -> Result:

@@ -52,6 +52,13 @@ class Weights:
                 self._owners[each.hex()] = (*owner, number)
         return known
 
+    def next(self, given: int | None) -> int:
+        """The version of new weights, one more than before unless given. Raises ValueError for no later one."""
+        version = self.version + 1 if given is None else given
+        if isinstance(version, bool) or not isinstance(version, int) or version <= self.version:
+            raise ValueError(f"version: found {version} after {self.version}; give a greater whole number")
+        return version
+
     def advance(self, version: int, kv: KvPolicy) -> tuple[tuple[str, str], ...]:
         """The model has other weights now; returns each root that was in use with its successor.
 

@@ -13,6 +13,7 @@ from .effects import (
     Drop,
     Effect,
     Evict,
+    Extend,
     Forget,
     Grow,
     Hold,
@@ -48,6 +49,7 @@ from .events import (
     NeedRoom,
     Paused,
     Placed,
+    Planned,
     ProgramId,
     Progress,
     Reweighted,
@@ -63,9 +65,11 @@ from .events import (
 )
 from .forecast import Curve, Durations, Forecasts
 from .holds import lease_key
-from .kernel import HOLD_BUDGET, Kernel
-from .policies import POLICIES, Policy, Retention, named
-from .world import Program, Waiting, World
+from .kernel import Kernel
+from .meters import Meters
+from .policies import POLICIES, Future, Policy, Retention, named, oracle
+from .setting import HOLD_BUDGET, Setting
+from .world import Pause, Program, Waiting, World
 
 __all__ = [
     "DEVICE",
@@ -86,10 +90,12 @@ __all__ = [
     "Ending",
     "Event",
     "Evict",
+    "Extend",
     "Finished",
     "Forecasts",
     "Forget",
     "Forking",
+    "Future",
     "Grow",
     "Hinted",
     "Hold",
@@ -101,14 +107,17 @@ __all__ = [
     "Link",
     "Lost",
     "Marked",
+    "Meters",
     "Move",
     "Moved",
     "Moving",
     "NeedRoom",
     "NotTheSame",
+    "Pause",
     "Paused",
     "Place",
     "Placed",
+    "Planned",
     "Policy",
     "Preempt",
     "Program",
@@ -119,6 +128,7 @@ __all__ = [
     "Retention",
     "Reweighted",
     "ScheduleError",
+    "Setting",
     "Share",
     "Start",
     "Stepped",
@@ -139,4 +149,5 @@ __all__ = [
     "compose",
     "lease_key",
     "named",
+    "oracle",
 ]

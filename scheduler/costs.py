@@ -11,7 +11,7 @@ and a chunked prompt is a sum of such steps. The way to a tier and back has a st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -77,6 +77,13 @@ class Costs:
         """The tier from which a context comes back soonest; None if computing it anew is as quick as any."""
         soonest = min(tiers, key=lambda tier: self.fetch(tier, tokens), default=None)
         return None if soonest is None or self.fetch(soonest, tokens) >= self.prefill(tokens) else soonest
+
+    def scaled(self, tokens: int) -> Costs:
+        """For a schedule in which each token stands for so many."""
+        links = {tier: Link(way.start_s, way.out_s * tokens, way.back_s * tokens) for tier, way in self.links.items()}
+        token, pair, seen = self.token_s * tokens, self.pair_s * tokens * tokens, self.seen_s * tokens
+        chunk = max(1, self.chunk // tokens)
+        return replace(self, token_s=token, pair_s=pair, seen_s=seen, links=MappingProxyType(links), chunk=chunk)
 
     def per_token(self, tokens: int) -> float:
         """Seconds that keeping such a context saves, for each token that it keeps."""

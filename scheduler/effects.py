@@ -90,6 +90,16 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Extend:
+    """A hold goes on for longer than was said: its program's tools are not back."""
+
+    program: ProgramId
+    branch: str
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """A held context is held no longer; it may be evicted."""
 
@@ -201,6 +211,7 @@ Effect = (
     | Stop
     | Refuse
     | Hold
+    | Extend
     | Release
     | Keep
     | Forget

@@ -94,6 +94,8 @@ class Paused:
 
     turn: TurnId
     tools: tuple[str, ...]
+    shape: str = ""
+    """Of the tools' arguments: pauses of one shape are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,14 @@ class Forking:
 
     program: ProgramId
     width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A program's graph computes with the model again in so many steps, at the soonest."""
+
+    program: ProgramId
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +278,7 @@ Event = (
     | ToolEnded
     | Interrupted
     | Forking
+    | Planned
     | Travelled
     | Closed
     | Marked

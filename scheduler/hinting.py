@@ -29,6 +29,7 @@ from .books import Books
 from .effects import Answered, Effect
 from .events import DEVICE, Hinted, ProgramId
 from .marks import lease_of
+from .prefetching import lacking, spare
 from .retaining import Retaining
 from .world import Program
 
@@ -153,28 +154,22 @@ class Hinting:
         if verb.tier != DEVICE:
             why = f"what lies below the device is brought to the device, not to {verb.tier!r}"
             return Reply(action.action_id, "rejected", why)
-        ledger, moves, names = self._books.ledger, self._kept.moves, verb.target.blocks
-        here, coming = ledger.chain(root, names), moves.coming
-        at = len(here)
-        while at < len(names) and coming.get(names[at].hex()) == (names[at - 1] if at else root).hex():
-            at += 1
-        found = moves.elsewhere.chain(names[at - 1] if at else root, names[at:])
-        wanted = next((n for n, one in enumerate(found) if one.block.name.hex() in coming), len(found))
+        moves, names = self._kept.moves, verb.target.blocks
+        here, coming, found = lacking(moves, self._books, root, names)
+        at, wanted = len(here) + coming, len(found)
         if not wanted:
-            return self._there(action, len(here), at - len(here))
-        # Whoever runs keeps a page to grow into: it is not for a wish to take anybody out of the batch.
-        growth = self._books.running if self._books.grows else 0
-        room = max(0, ledger.available - ledger.idle(here) - growth)
-        spare = self._prefetched.spare(tenant, wanted)
-        count = min(spare, room)
+            return self._there(action, len(here), coming)
+        room = spare(self._books, here)  # it is not for a wish to take anybody out of the batch
+        within = self._prefetched.spare(tenant, wanted)
+        count = min(within, room)
         if count:
             move = moves.fetch(None, root, found[:count], Match(here, names[:at], None, 0))
             self._effects.append(move)
             self._prefetched.add(tenant, (block.page for block in move.blocks if block.page is not None))
         if count == wanted:
             return deferred(action, asked=at + count, granted=at + count, why=f"{count} blocks are on their way")
-        why = self._prefetched.why(tenant) if spare < room else f"there is room for {room} pages more"
-        cap = self._prefetched.each if spare < room else None
+        why = self._prefetched.why(tenant) if within < room else f"there is room for {room} pages more"
+        cap = self._prefetched.each if within < room else None
         return answer(action, asked=at + wanted, granted=at + count, why=why, cap=cap)
 
     def _there(self, action: KvHintAction, here: int, coming: int) -> Reply:

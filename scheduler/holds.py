@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 
 from ..kvstore import BlockHash, Branch, Grouped, Ledger
 from .effects import Effect, Hold, Release, Wake
@@ -23,6 +24,7 @@ class Holds:
         self._ledger = ledger
         self._budget = budget
         self._holders: dict[str, tuple[Program, str, BlockHash]] = {}
+        self._ends: list[tuple[float, str]] = []
 
     def find(self, program: Program, branch: str, tokens: Sequence[int]) -> str | None:
         """The branch of the program whose held context a turn of these tokens extends, or replaces."""
@@ -63,10 +65,28 @@ class Holds:
         program.leases[line] = key
         program.expected = 1
         self._holders[key] = (program, line, branch.root)
+        heapq.heappush(self._ends, (until, key))
         whole = len(lease.pages) == lease.asked
         why = retention.why + ("" if whole else f", clipped to the budget of {self._budget} pages")
         hold = Hold(program.id, name, line, len(lease.tokens), len(lease.pages), lease.asked, until, why)
         return [hold, Wake(until, "a hold ends")]
+
+    def due(self, now: float) -> Iterator[tuple[Program, str]]:
+        """The holds whose time has come, each once: as long as it is not extended, the ledger ends it."""
+        while self._ends and self._ends[0][0] <= now:
+            until, key = heapq.heappop(self._ends)
+            if key in self._holders and self._ledger.leases[key].until == until:
+                program, branch, _ = self._holders[key]
+                yield program, branch
+
+    def extend(self, program: Program, branch: str, until: float) -> None:
+        """Let a hold last until then. A step a page."""
+        key = program.leases[branch]
+        lease = self._ledger.leases[key]
+        self._ledger.take(lease.pages)  # what is held by nobody in between may be anybody's
+        self._ledger.hold(key, lease, until=until, budget=self._budget)
+        self._ledger.drop(reversed(lease.pages))
+        heapq.heappush(self._ends, (until, key))
 
     def end(self, program: Program, branch: str, why: str, how: Ending) -> Release:
         """End a hold now."""

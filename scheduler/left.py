@@ -50,6 +50,11 @@ class Left:
         """
         return [(part.root, part.found()) for left in self._lines.get(program, {}).values() for part in left]
 
+    def chain(self, program: ProgramId, line: str) -> tuple[BlockHash, list[BlockHash]] | None:
+        """The root and the names of the full blocks on which a line stood; None if it is not known or has windows."""
+        left = self._lines.get(program, {}).get(line)
+        return None if left is None or len(left) > 1 else (left[0].root, left[0].names)
+
     def __repr__(self) -> str:
         return f"<Left {self._pages} pages of {len(self._lines)} programs>"
 

@@ -24,6 +24,10 @@ class Queue:
         self._turns[turn.arrived.turn] = turn
         heapq.heappush(self._heap, (key, turn.number, turn.arrived.turn))
 
+    def get(self, name: TurnId) -> Turn | None:
+        """A turn that waits."""
+        return self._turns.get(name)
+
     def remove(self, name: TurnId) -> None:
         """It waits no longer; unknown ones are ignored."""
         self._turns.pop(name, None)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from ..kvstore import BlockHash, PageId
 from .books import Books
-from .effects import Effect, Place, Refuse, Thin
+from .effects import Effect, Place, Thin
 from .events import Marked, Placed, Thinned, Thinning, TurnId
 from .retaining import Retaining
-from .turn import Turn
 
 GONE = BlockHash(b"")
 """A root under which nothing is ever found."""
@@ -39,12 +38,6 @@ class Thinnings:
                     self._place(event)
             case Placed(turn=name, key=key) if name in self._known:
                 self._keep(name, key)
-
-    def lost(self, turn: Turn) -> Refuse:
-        """A turn does not find what it stands on."""
-        least = turn.arrived.least
-        why = f"it stands on {least} tokens of a thinned context, and not all of them are there any more: thin it anew"
-        return Refuse(turn.arrived.turn, why, lost=True)
 
     def _begin(self, name: TurnId) -> None:
         turn = self._books.batch.get(name)

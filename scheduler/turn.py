@@ -23,6 +23,16 @@ class Turn:
     branch: Branch | Grouped | None = None
     preempted: bool = False
     key: tuple[float, ...] = ()
+    path: float = 0.0
+    """Of its program, when it arrived."""
+    wanted: int = 0
+    """Pages that it counts for in what all want."""
+    began: float = 0.0
+    """When it was started last."""
+    ran: float = 0.0
+    """Seconds that it has run, before that."""
+    rows: int = 0
+    """Tokens that were computed for it since it was started last."""
 
     @property
     def missing(self) -> int:
@@ -30,7 +40,7 @@ class Turn:
         return len(self.tokens) - (0 if self.branch is None else len(self.branch))
 
     def view(self, *, holds: bool) -> Waiting:
-        """What policies may know of it while it waits."""
+        """What policies may know of it while it waits, or wants room to go on."""
         return Waiting(
             turn=self.arrived.turn,
             program=self.program,
@@ -39,6 +49,8 @@ class Turn:
             tokens=len(self.tokens),
             holds=holds,
             preempted=self.preempted,
+            running=self.branch is not None,
+            path=self.path,
         )
 
     def shares(self, other: Turn) -> int:

@@ -6,7 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .costs import Costs
 from .events import ProgramId, TurnId
+from .forecast import Forecasts
+from .meters import Meters
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A branch of a program that waits for its tools, or for a person where there are none."""
+
+    branch: str
+    tools: tuple[str, ...]
+    since: float
+    tokens: int
+    """Of its context."""
+    shape: str = ""
+    """Of the tools' arguments, where somebody has told it."""
 
 
 @dataclass(slots=True)
@@ -30,11 +46,36 @@ class Program:
     """Tool calls that are out: call id to (tool, since)."""
     expected: int = 1
     """Branches that are about to start from what it holds."""
+    pauses: dict[str, Pause] = field(default_factory=dict)
+    """Its branches that wait for tools."""
+    served: float = 0.0
+    """Seconds that its turns have run."""
+    waited: float = 0.0
+    """Seconds that its turns have waited for their start."""
+    path: float = 0.0
+    """Seconds of the longest chain of turns that ran one after the other."""
+    work: int = 0
+    """Tokens that were computed for it."""
+    tokens: int = 0
+    """Of the context that it left last."""
+    steps: int | None = None
+    """Steps of its graph until it computes again; None where nobody has said."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is: what stands before the first slash of its id."""
+        tenant, slash, _ = self.id.partition("/")
+        return tenant if slash else "default"
+
+    @property
+    def pause(self) -> Pause | None:
+        """The pause that it began last."""
+        return next(reversed(self.pauses.values()), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A turn that wants to run."""
+    """A turn that wants to run, or to go on: then it is `running` and wants room."""
 
     turn: TurnId
     program: Program
@@ -44,6 +85,9 @@ class Waiting:
     holds: bool
     """Does its program hold a context for it?"""
     preempted: bool = False
+    running: bool = False
+    path: float = 0.0
+    """Of its program, when it arrived."""
 
 
 class World(Protocol):
@@ -88,4 +132,61 @@ class World(Protocol):
         ...
 
     @property
+    def waiting(self) -> int:
+        """Turns that have arrived and do not run."""
+        ...
+
+    @property
+    def holding(self) -> int:
+        """Programs that hold something."""
+        ...
+
+    @property
+    def active(self) -> int:
+        """Programs that have begun and are not over: their turns run or wait, or their tools are out."""
+        ...
+
+    @property
     def programs(self) -> Mapping[ProgramId, Program]: ...
+    @property
+    def seen(self) -> int:
+        """Tokens of the contexts of all turns in the batch."""
+        ...
+
+    @property
+    def pressure(self) -> float:
+        """The pages that all contexts of live programs want, those that wait for tools too, over those there are.
+
+        What contexts share counts for each of them.
+        """
+        ...
+
+    @property
+    def acting(self) -> float:
+        """Pages of contexts that wait for tools, each worth half as much with every second that it waits."""
+        ...
+
+    @property
+    def calls(self) -> int:
+        """Tool calls that are out, as far as anybody says."""
+        ...
+
+    @property
+    def workers(self) -> int | None:
+        """How many of them can run at once; None: nobody has said."""
+        ...
+
+    @property
+    def window(self) -> float:
+        """How many programs may be active, where a policy keeps a window."""
+        ...
+
+    @property
+    def costs(self) -> Costs: ...
+    @property
+    def forecasts(self) -> Forecasts: ...
+    @property
+    def meters(self) -> Meters: ...
+    def lead(self, tenant: str) -> float:
+        """Seconds of service, over its share, by which a tenant is ahead of those that were served last."""
+        ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .bundle import Policy
 from .named import POLICIES, named
+from .oracle import Future, oracle
 from .retain import Retention
 
-__all__ = ["POLICIES", "Policy", "Retention", "named"]
+__all__ = ["POLICIES", "Future", "Policy", "Retention", "named", "oracle"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from ..world import Waiting, World
 
 HEADROOM = 0.5
@@ -17,11 +19,13 @@ def with_headroom(world: World, turn: Waiting, pages: int) -> bool:
     """A new program starts only if it may also grow; a program that has begun goes on whenever it fits.
 
     Contexts only grow. Letting programs in until the pool is full at their smallest means that they evict each other
-    from then on. A pool in which nobody runs or is expected back admits whatever fits: there is nothing to protect,
-    and what is pinned or marked there would only end by its clock.
+    from then on.
     """
     if turn.program.turns > 0 or turn.preempted or turn.holds or not world.grows:
         return True
-    if world.running == 0 and not any(program.leases for program in world.programs.values()):
-        return True
     return world.available >= pages + world.growth(turn.tokens, HEADROOM * turn.tokens)
+
+
+def open_window(world: World, window: float) -> float:
+    """As many programs as come."""
+    return inf

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from . import admit, evict, order, preempt, retain
+from .autellix import ATLAS, PLAS
 from .bundle import Policy
+from .continuum import CONTINUUM
+from .fixed import FIXED_TTL, SKI_RENTAL
+from .infercept import INFERCEPT
+from .kvflow import KVFLOW
+from .mars import MARS
+from .thunderagent import THUNDERAGENT
 
 SOSTENUTO = Policy(
     name="sostenuto",
@@ -14,6 +21,7 @@ SOSTENUTO = Policy(
     admit=admit.with_headroom,
     retain=retain.through_tools,
     mark=retain.until_wanted,
+    gives=preempt.untended_then_latest,
     yields=preempt.to_earlier,
     evict=evict.stale_first,
 )
@@ -22,11 +30,26 @@ SOSTENUTO = Policy(
 FORGETFUL = Policy(name="forgetful")
 """First come, first served and least recently used: what serving engines do today."""
 
-POLICIES: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in (SOSTENUTO, FORGETFUL)})
+_ALL = (
+    SOSTENUTO,
+    FORGETFUL,
+    FIXED_TTL,
+    SKI_RENTAL,
+    CONTINUUM,
+    INFERCEPT,
+    PLAS,
+    ATLAS,
+    MARS,
+    THUNDERAGENT,
+    KVFLOW,
+)
+POLICIES: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in _ALL})
 
 
 def named(name: str) -> Policy:
     """The bundle of this name; ValueError names those there are."""
+    if name == "oracle":
+        raise ValueError("oracle knows the future: only a simulation can have it, which knows that too")
     try:
         return POLICIES[name]
     except KeyError:

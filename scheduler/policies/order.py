@@ -6,6 +6,8 @@ lies earlier (a virtual arrival).
 
 from __future__ import annotations
 
+from math import inf
+
 from ..world import Waiting, World
 
 HEAD_START_S = 30.0
@@ -25,3 +27,18 @@ def by_program(world: World, turn: Waiting) -> tuple[float, ...]:
     """
     start = turn.program.arrived - (HEAD_START_S if turn.holds else 0.0)
     return (start, turn.program.number, turn.number)
+
+
+def by_first_arrival(world: World, turn: Waiting) -> tuple[float, ...]:
+    """First come, first served by program."""
+    return (turn.program.arrived, turn.program.number, turn.number)
+
+
+def pinned_first(world: World, turn: Waiting) -> tuple[float, ...]:
+    """Preempted turns, then those whose context is held, then programs by their first arrival: Continuum's queue."""
+    return (0 if turn.preempted else 1 if turn.holds else 2, turn.program.number, turn.number)
+
+
+def once(world: World, turn: Waiting) -> float:
+    """Its place stays what it is."""
+    return inf

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
-from ..world import Program, World
+from ..world import Pause, Program, World
 
 PAUSE_S = 60.0
 """A hold's length: 88 % of the tool pauses of recorded coding agents end within it (Weka traces, n = 38,793)."""
@@ -24,20 +25,20 @@ class Retention:
     """Where copies are made, so that it can be taken up again when the hold is over."""
 
 
-def nothing(world: World, program: Program, tools: tuple[str, ...]) -> Retention:
+def nothing(world: World, program: Program, pause: Pause) -> Retention:
     """Serving engines do not know that anybody will come back."""
     return Retention(0.0, "no holds under this policy")
 
 
-def through_tools(world: World, program: Program, tools: tuple[str, ...]) -> Retention:
+def through_tools(world: World, program: Program, pause: Pause) -> Retention:
     """A bounded hold on every tool pause, and a copy in the nearest tier.
 
     For a person, who takes minutes (p50 of 122 s on the same traces), there is only a copy, in the lowest tier.
     """
-    if not tools:
+    if not pause.tools:
         # Whoever waits for a person may do so for days: what is durable is last.
         return Retention(0.0, "waits for a person", world.tiers[-1:])
-    return Retention(PAUSE_S, f"waits for {', '.join(sorted(set(tools)))}", world.tiers[:1])
+    return Retention(PAUSE_S, f"waits for {', '.join(sorted(set(pause.tools)))}", world.tiers[:1])
 
 
 def no_marks(world: World) -> Retention:
@@ -48,3 +49,8 @@ def no_marks(world: World) -> Retention:
 def until_wanted(world: World) -> Retention:
     """As long as nobody else wants the room."""
     return Retention(MARK_S, "marked")
+
+
+def never(world: World, program: Program, pause: Pause) -> float:
+    """It is fetched when its turn comes."""
+    return inf

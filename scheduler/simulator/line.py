@@ -96,7 +96,11 @@ class Line:
         self.context = [*self.context[: call.keep], *call.add, *call.say]
         self.place += 1
 
-    def _alone(self, costs: Costs) -> float:
+    def left(self, costs: Costs) -> float:
+        """What is left of the job from the present call on, alone on a device: its steps without its pauses."""
+        return self._alone(costs, pauses=False)
+
+    def _alone(self, costs: Costs, *, pauses: bool = True) -> float:
         """The time of the job with the device to itself and nothing ever lost: its steps, and its tools' pauses."""
         seconds, length, at = 0.0, len(self.context), self.place
         calls = self.session.calls
@@ -108,5 +112,5 @@ class Line:
             at += 1
             if not call.tools or at == len(calls):
                 break
-            seconds += call.pause
+            seconds += call.pause if pauses else 0.0
         return seconds

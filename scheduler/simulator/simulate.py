@@ -11,6 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from ...kvstore import root
@@ -33,6 +34,7 @@ from ..events import (
     TurnId,
 )
 from ..kernel import Kernel
+from ..policies import Future
 from .batch import Batch, Leap, Running
 from .line import Line
 from .tally import Tally
@@ -52,6 +54,8 @@ class Conditions:
     """How many sessions go on at once, where they do not begin at times of their own."""
     workers: int | None = None
     """How many tools run at once; None: as many as are called."""
+    future: Future | None = None
+    """Where it is written what is to come, for an oracle."""
 
 
 Watcher = Callable[[Event, float, Sequence[Effect]], object]
@@ -143,7 +147,7 @@ class _Run:
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        soonest = self._kernel.ledger.soonest
+        soonest = self._kernel.soonest
         if soonest is not None and (self._alarm is None or soonest < self._alarm):
             self._alarm = soonest
             self._at(max(soonest, self._now) + LATE_S, self._ring_at, soonest)
@@ -176,6 +180,9 @@ class _Run:
         self._calls += 1
         turn = TurnId(f"t{self._calls}")
         call = line.call
+        if (future := self._conditions.future) is not None:
+            future.pauses[line.program] = call.pause if call.tools else inf
+            future.left[line.program] = line.left(self._conditions.costs)
         prompt = line.prompt()
         line.running = Running(turn, call.say, call.out, len(prompt))
         line.arrived = self._now

@@ -9,6 +9,7 @@ import pytest
 
 from sostenuto.runtime.cli import main
 from sostenuto.runtime.journal import FORMAT
+from sostenuto.scheduler import Setting
 from sostenuto.tracing import read_otlp_json
 
 from ..babbler import build
@@ -48,7 +49,7 @@ def assert_a_small_demo_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_replay_that_differs_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = tmp_path / "j.jsonl"
-    head = {"format": FORMAT, "policy": "sostenuto", "room": 4, "page": 4, "hold_budget": 0.9, "grows": True}
+    head = {"format": FORMAT, "policy": "sostenuto", "room": 4, "page": 4, "grows": True, "setting": Setting().data()}
     head |= {"tiers": {}, "groups": {"each": [{"layers": [], "window": None}], "stride": 512}}
     tick = {"at": 0.0, "event": {"kind": "Tick"}, "effects": [{"kind": "Wake", "at": 1.0, "why": "made up"}]}
     journal.write_text(f"{json.dumps(head)}\n{json.dumps(tick)}\n", encoding="utf-8")

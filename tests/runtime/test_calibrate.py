@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from math import isclose
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_no_cost_is_negative_whatever_was_measured() -> None:
 
 
 def test_the_engine_is_measured_and_the_file_gives_its_costs_back(tiny: Pair, tmp_path: Path) -> None:
-    found = calibrate(TorchEngine(tiny.ours, pool_tokens=1024), near=tmp_path, runs=1)
+    found = calibrate(TorchEngine(tiny.ours, pool_tokens=1024), near=tmp_path, clock=time.perf_counter, runs=1)
     assert {each["tier"] for each in found["copies"]} == {"host", "disk"}
     assert any(each["turns"] for each in found["steps"])
     assert not list(tmp_path.iterdir()), "the disk was measured in a folder that is gone"

@@ -28,6 +28,7 @@ from sostenuto.scheduler import (
     Placed,
     ProgramId,
     Progress,
+    Setting,
     Stepped,
     Thinned,
     Thinning,
@@ -54,6 +55,7 @@ EVENTS: list[Event] = [
     ToolEnded(P, "search", "c1", ok=False),
     Interrupted(P),
     Forking(P, 3),
+    Planned(P, 2),
     Travelled(P, "checkpoint"),
     Closed(P, "failed"),
     Thinning(T),
@@ -153,8 +155,8 @@ MADE_OF = {
     "policy": "sostenuto",
     "room": 4,
     "page": 4,
-    "hold_budget": 0.9,
     "grows": True,
+    "setting": Setting().data(),
     "tiers": {},
 }
 HEAD = json.dumps(MADE_OF) + "\n"

@@ -29,6 +29,7 @@ from sostenuto.scheduler import (
     Release,
     Retention,
     ScheduleError,
+    Setting,
     Start,
     Stepped,
     Stop,
@@ -215,7 +216,7 @@ def test_all_pages_held_and_a_new_turn_is_progress_in_bounded_time() -> None:
 
 def test_a_hold_is_clipped_to_the_budget_and_says_so() -> None:
     ledger = Ledger(8, PAGE)
-    kernel = Kernel(ledger, named("sostenuto"), hold_budget=0.25)
+    kernel = Kernel(ledger, named("sostenuto"), setting=Setting(hold_budget=0.25))
     kernel.handle(Arrived(TurnId("a"), ProgramId("a"), "main", ROOT, tuple(range(16)), 4), 0.0)
     kernel.handle(Stepped((Progress(TurnId("a"), 16),)), 0.0)
     hold = kernel.handle(Paused(TurnId("a"), ("t",)), 0.0)[0]

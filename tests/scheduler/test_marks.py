@@ -23,6 +23,7 @@ from sostenuto.scheduler import (
     ProgramId,
     Refuse,
     Reweighted,
+    Setting,
     Start,
     Tick,
     TurnId,
@@ -102,7 +103,7 @@ def test_a_growing_turn_takes_a_mark_before_it_preempts_anybody() -> None:
 
 
 def test_a_hold_is_not_clipped_for_the_sake_of_a_mark() -> None:
-    stage = Stage(room=10, hold_budget=0.6)
+    stage = Stage(room=10, setting=Setting(hold_budget=0.6))
     said(stage, "a", range(16))
     mark(stage, "here", range(16))
     stage.run("b", range(100, 116))

@@ -1,0 +1,46 @@
+"""What a schedule is told of its machine and its users before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from .costs import TYPICAL, Costs
+from .forecast import Forecasts
+
+HOLD_BUDGET = 0.9
+"""Share of the pool that may be under holds and marks at once. They also give way, so this is a second line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Plain data but for the forecasts, which go on learning. Raises ValueError for what makes no sense."""
+
+    costs: Costs = TYPICAL
+    forecasts: Forecasts = field(default_factory=Forecasts)
+    workers: int | None = None
+    """How many tool calls can run at once; None: nobody has said."""
+    shares: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """What tenants weigh against each other; whoever is not named weighs 1."""
+    hold_budget: float = HOLD_BUDGET
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers: found {self.workers}; expected at least one, or None where nobody knows")
+        for tenant, share in self.shares.items():
+            if not 0 < share < float("inf"):
+                raise ValueError(f"the share of {tenant}: found {share}; expected a number above 0")
+
+    def data(self) -> dict[str, Any]:
+        """As plain data, for a journal; `read` is the way back."""
+        told = {"costs": self.costs.data(), "forecasts": self.forecasts.data(), "workers": self.workers}
+        return told | {"shares": dict(self.shares), "hold_budget": self.hold_budget}
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Setting:
+        """What `data` gave; KeyError, TypeError or ValueError for anything else."""
+        shares = {str(tenant): float(share) for tenant, share in data["shares"].items()}
+        costs, forecasts = Costs.read(data["costs"]), Forecasts.read(data["forecasts"])
+        return cls(costs, forecasts, data["workers"], MappingProxyType(shares), data["hold_budget"])
