@@ -56,13 +56,13 @@ def compared(
     conditions: Conditions,
     shown: Shown = _DEFAULT,
 ) -> list[Result]:
-    """Each policy on the same workload, and how far each is from the oracle, which is run for that, asked for or not."""
+    """Each policy on the same workload, and how far each is from the oracle, which is run for that in any case."""
     wanted = list(policies)
     extra = [] if any(policy.name == ORACLE for policy in wanted) else [oracle(Future())]
     results = []
     for policy in [*wanted, *extra]:
-        future = Future()
-        knowing = oracle(future) if policy.name == ORACLE else policy
+        future = Future() if policy.name == ORACLE else None
+        knowing = policy if future is None else oracle(future)
         counted = replace(workload, sessions=_Counted(workload.sessions, policy.name, shown.quiet))
         tally = Tally(workload.granule, lanes=shown.lanes)
         kernel = kernel_for(knowing, pool, workload.granule, conditions)

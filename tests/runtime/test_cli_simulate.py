@@ -17,16 +17,17 @@ from sostenuto.runtime.report import page
 from sostenuto.runtime.simulating import Pool, compared, kernel_for
 from sostenuto.runtime.traces import Arrangement, arranged, open_trace
 from sostenuto.scheduler import (
-    POLICIES,
     Closed,
     Effect,
     Event,
+    Future,
     Policy,
     ProgramId,
     Tick,
     ToolEnded,
     ToolStarted,
     named,
+    oracle,
 )
 from sostenuto.scheduler.simulator import STATED, Conditions, Figures, Lane, Load, Stretch, simulate
 
@@ -129,15 +130,17 @@ def test_wrong_numbers_are_named(wrong: list[str], told: str, capsys: pytest.Cap
     assert told in capsys.readouterr().err
 
 
-def test_regret_is_that_against_the_oracle_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regret_is_that_against_the_oracle() -> None:
     workload = arranged(open_trace("generated:claude:6"), Arrangement(users=6))
-    oracle = replace(named("sostenuto"), name="oracle")
-    monkeypatch.setattr("sostenuto.runtime.simulating.POLICIES", {**POLICIES, "oracle": oracle})
-    found = compared(workload, [named("forgetful")], Pool(120_000), conditions=Conditions(STATED, 6))
-    (forgetful,) = [one.figures for one in found]
-    tally = simulate(kernel_for(oracle, Pool(120_000), 64), workload, Conditions(STATED, 6))
-    best = sum(tally.jcts) / len(tally.jcts)
-    assert forgetful.regret == pytest.approx(forgetful.jct_mean_s / best - 1)
+    conditions = Conditions(STATED, 6)
+    found = compared(workload, [named("forgetful"), oracle(Future())], Pool(120_000), conditions=conditions)
+    forgetful, best = (one.figures for one in found)
+    assert forgetful.regret == pytest.approx(forgetful.jct_mean_s / best.jct_mean_s - 1)
+    assert forgetful.jct_mean_s > best.jct_mean_s
+    assert best.regret == 0
+    # It is run for that also where nobody asked for it.
+    (alone,) = compared(workload, [named("forgetful")], Pool(120_000), conditions=conditions)
+    assert alone.figures == forgetful
 
 
 def test_figures_of_a_load_and_a_lane_are_plain() -> None:
@@ -189,7 +192,9 @@ def test_effects_are_those_of_the_live_loop_on_the_same_programs(
     ]
     quick = replace(STATED, step_s=1e-4, token_s=0, pair_s=0, turn_s=0, seen_s=0, chunk=16)
     workload = replace(recorded, sessions=paced)
-    simulate(kernel_for(named(policy), Pool(128, page=8), 1), workload, Conditions(quick), watch=watch)
+    simulate(
+        kernel_for(named(policy), Pool(128, page=8), 1, Conditions(quick)), workload, Conditions(quick), watch=watch
+    )
     started = sum(kind == "Arrived" for kind, _ in live)
     assert started == 9
     effects = [each for _, found in live for each in found if each["kind"] != "Wake"]
@@ -204,6 +209,8 @@ def test_effects_are_those_of_the_live_loop_on_the_same_programs(
 
 
 def test_a_policy_is_a_value_that_the_pool_is_made_for() -> None:
-    kernel = kernel_for(Policy(name="mine"), Pool(64 * 16 * 3, host_tokens=64 * 16 * 5), 64)
+    pool = Pool(64 * 16 * 3, host_tokens=64 * 16 * 5)
+    kernel = kernel_for(Policy(name="mine"), pool, 64, Conditions(STATED, workers=3))
+    assert (kernel.setting.costs, kernel.setting.workers) == (STATED.scaled(64), 3)
     assert (kernel.ledger.room, kernel.ledger.page) == (3, 16)
     assert kernel.moves.elsewhere.rooms == {"host": 5}
