@@ -287,7 +287,7 @@ def test_an_arrangement_orders_scales_and_assigns(tmp_path: Path) -> None:
     assert all(0 < at <= 30 for at in begins[:2])
     assert begins[2:] == [0.0] * 6
     call = run(tokens=4, pauses=2.0)[0].calls[0]
-    assert (call.out, call.pause) == (32, 4.0)
+    assert (call.out, call.pause) == (33, 4.0)
     assert arranged(trace, Arrangement(tokens=4)).granule == 16
     with pytest.raises(ValueError, match="a divisor of 64"):
         arranged(trace, Arrangement(tokens=5))
