@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     model = Model.load(locate(asked.model))
     with tempfile.TemporaryDirectory() as folder:
-        measured = calibrate(TorchEngine(model, pool_tokens=POOL_TOKENS), near=Path(folder))
+        measured = calibrate(TorchEngine(model, pool_tokens=POOL_TOKENS), near=Path(folder), clock=perf_counter)
     costs = Costs.read(measured["costs"])
     workload = _workload(asked)
     load = load_of(workload.sessions, 1, costs)
@@ -117,6 +117,10 @@ def live(policy: str, workload: Workload, pool: Pool, conditions: Conditions, mo
             user.join()
     counts = (run.prompt, run.reused, run.recomputed)
     return _seen(run.jcts, run.resumed, counts, run.preemptions)
+
+
+_Words = tuple[tuple[int, ...], tuple[int, ...]]
+"""A prompt, and what is to be said."""
 
 
 class _Live:

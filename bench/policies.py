@@ -211,7 +211,7 @@ def trace_file(name: str) -> str | None:
     """Where a recorded trace lies, if it is here."""
     beside = Path(__file__).parents[2] / "shared" / "data"
     file = Path(os.environ.get("SOSTENUTO_SHARED_DATA", beside)) / "traces" / name
-    return str(file) if file.istrace_file() else None
+    return str(file) if file.is_file() else None
 
 
 if __name__ == "__main__":
