@@ -2,8 +2,9 @@
 
 python -P -m sostenuto.bench.live_vs_sim [--trace F --scale 16 --policies forgetful sostenuto continuum --users 8]
 
-The engine is calibrated first, and the simulator computes with what was measured. Each policy then runs the same
-sessions on an engine of its own, at the same times, with as many users; answers are forced to be those of the trace.
+The engine is calibrated first, for policies to read. Each policy then runs the same sessions on an engine of its own,
+with as many users; answers are forced to be those of the trace, and every step is timed. The simulator runs the same
+sessions on a device that is fitted to the steps of that run: whatever else the machine did meanwhile is in both.
 Tokens are one for `--scale` of the trace, pauses are divided by `--scale-pauses`; no figure depends on what is said.
 """
 
@@ -22,8 +23,9 @@ import torch
 
 from sostenuto.bench.policies import trace_file
 from sostenuto.bench.report import machine
-from sostenuto.runtime.calibrate import POOL_TOKENS, calibrate
-from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime.calibrate import POOL_TOKENS, Stepped, calibrate, fit, off
+from sostenuto.runtime.engines import Said
+from sostenuto.runtime.engines.torch.engine import Step, TorchEngine
 from sostenuto.runtime.engines.torch.model import Model
 from sostenuto.runtime.engines.torch.weights import locate
 from sostenuto.runtime.loop import Loop
@@ -89,25 +91,62 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(at), flush=True)
     rows = {}
     for name in asked.policies:
-        conditions = Conditions(costs, asked.users)
-        rows[name] = (simulated(name, workload, pool, conditions), live(name, workload, pool, conditions, model))
+        real, steps = live(name, workload, pool, Conditions(costs, asked.users), model)
+        took = fitted(steps, costs)
+        rows[name] = (simulated(name, workload, pool, (Conditions(costs), Conditions(took, asked.users))), real)
+        apart = off(took, steps)
+        print(f"{name}: {len(steps)} steps, half of them less than {apart:.0%} off; {took.data()}", flush=True)
         print("\n".join(table(name, *rows[name], first=len(rows) == 1)), flush=True)
     print("\n".join(["", *agreed(rows)]))
     told = {name: {"simulated": asdict(sim), "live": asdict(real)} for name, (sim, real) in rows.items()}
     asked.out.write_text(json.dumps(at | {"rows": told}, indent=1) + "\n", encoding="utf-8")
 
 
-def simulated(policy: str, workload: Workload, pool: Pool, conditions: Conditions) -> Seen:
-    """The same kernel, under the costs that were measured."""
-    tally = simulate(kernel_for(named(policy), pool, 1, conditions), workload, conditions)
+def simulated(policy: str, workload: Workload, pool: Pool, known: tuple[Conditions, Conditions]) -> Seen:
+    """The same kernel, which reads the first costs, on a device that has the second ones."""
+    read, real = known
+    tally = simulate(kernel_for(named(policy), pool, 1, read), workload, real)
     return _seen(
         list(tally.jcts), list(tally.resumed), (tally.prompt, tally.reused, tally.recomputed), tally.preemptions
     )
 
 
-def live(policy: str, workload: Workload, pool: Pool, conditions: Conditions, model: Model) -> Seen:
-    """The loop on a real engine; tools are sleeps."""
-    engine = TorchEngine(model, pool_tokens=pool.tokens)
+def fitted(steps: Sequence[Stepped], costs: Costs) -> Costs:
+    """What steps took, so that all of them together take as long; chunks and ways to tiers are the engine's."""
+    found = fit(steps, (), chunk=costs.chunk, source="the steps of the live run")
+    share = sum(one.seconds for one in steps) / sum(found.step(one.prompts, one.turns, one.seen) for one in steps)
+    numbers = {name: getattr(found, name) * share for name in ("step_s", "token_s", "pair_s", "turn_s", "seen_s")}
+    return replace(found, links=costs.links, **numbers)
+
+
+class Timed(TorchEngine):
+    """Keeps how long each step took, from its plan until it was settled."""
+
+    def __init__(self, model: Model, *, pool_tokens: int) -> None:
+        super().__init__(model, pool_tokens=pool_tokens)
+        self.steps: list[Stepped] = []
+        self._planned = (0.0, Step((), (), ()))
+
+    def plan(self) -> Step | None:
+        begun, step = perf_counter(), super().plan()
+        if step is not None:
+            self._planned = (begun, step)
+        return step
+
+    def settle(self, said: Sequence[Said]) -> None:
+        super().settle(said)
+        begun, step = self._planned
+        prompts = tuple((len(one.tokens), one.start) for one in step.pieces if len(one.tokens) > 1)
+        turns = [one for one in step.pieces if len(one.tokens) == 1]
+        seen = sum(one.start + 1 for one in turns)
+        self.steps.append(Stepped(prompts, len(turns), seen, perf_counter() - begun))
+
+
+def live(
+    policy: str, workload: Workload, pool: Pool, conditions: Conditions, model: Model
+) -> tuple[Seen, Sequence[Stepped]]:
+    """The loop on a real engine; tools are sleeps. With it, what its steps took."""
+    engine = Timed(model, pool_tokens=pool.tokens)
     with Loop(engine, named(policy), setting=Setting(costs=conditions.costs)) as loop:
         run = _Live(loop, iter(list(workload.sessions)), model.vocab)
         users = [threading.Thread(target=run.user) for _ in range(conditions.users or 1)]
@@ -116,7 +155,7 @@ def live(policy: str, workload: Workload, pool: Pool, conditions: Conditions, mo
         for user in users:
             user.join()
     counts = (run.prompt, run.reused, run.recomputed)
-    return _seen(run.jcts, run.resumed, counts, run.preemptions)
+    return _seen(run.jcts, run.resumed, counts, run.preemptions), engine.steps
 
 
 _Words = tuple[tuple[int, ...], tuple[int, ...]]
