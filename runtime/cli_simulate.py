@@ -130,7 +130,7 @@ def simulated(options: argparse.Namespace) -> Simulated:
     )
     workload = arranged(recorded, arrangement)
     load = load_of(workload.sessions, workload.granule, costs)
-    tokens = options.pool_tokens or round((users or USERS) * load.context / 2)
+    tokens = options.pool_tokens or round(load.wanted(users or USERS) / 2)
     pool = Pool(tokens, options.host_tokens, options.page)
     conditions = Conditions(costs, users, options.workers)
     shown = Shown(options.alpha, LANES if options.report is not None else 0, options.json)

@@ -72,8 +72,7 @@ class _Scaled:
             calls = session.calls
             if asked.tokens != 1 or asked.pauses != 1:
                 calls = tuple(
-                    replace(call, out=max(1, call.out // asked.tokens), pause=call.pause / asked.pauses)
-                    for call in calls
+                    replace(call, out=-(-call.out // asked.tokens), pause=call.pause / asked.pauses) for call in calls
                 )
             tenant = session.tenant if session.tenant != "default" else f"tenant-{number % asked.tenants + 1}"
             yield replace(session, calls=calls, tenant=tenant, at=at / asked.pauses)

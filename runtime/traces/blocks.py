@@ -37,17 +37,16 @@ def _weka(path: Path, granule: int) -> list[Session]:
         else:
             lines.setdefault(row.text("sid"), []).append(row)
     build = Builder(granule, _SLACK * max(1, WEKA // granule))
-    spread = 0
+    spreads: dict[str, int] = {}  # ids are a session's own; its sub-agents share them
     sessions = []
     for name, rows in lines.items():
+        spread = spreads.setdefault(name.split("/")[0], len(spreads))
         asked = [_asked(row, size, granule, spread) for row in rows]
         for one, row in zip(asked, rows[1:], strict=False):
             after = row.text("after") if row.has("after") else "user"
             one.tools = (TOOL,) if after.startswith("tool") else ()
             one.pause = row.seconds("gap_s") if row.has("gap_s") else 0.0
         sessions.append(build.session(name, asked))
-        # Ids are a session's own; its sub-agents share them.
-        spread += 0 if "/" in name else 1
     return sessions
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from ..costs import Costs
 from ..events import ProgramId
 from .alone import alone
@@ -13,6 +15,8 @@ class Line:
     """One line of conversation in a run."""
 
     __slots__ = (
+        "_first",
+        "_left",
         "arrived",
         "begun",
         "computed",
@@ -47,6 +51,8 @@ class Line:
         self.tools_out = 0
         self.resumes = False
         """Does its present call come back from a tool?"""
+        self._first = 0
+        self._left: list[float] = []
         self.wanted = 0
         """Granules of the present prompt that had been computed before."""
         self.lane: int | None = None
@@ -96,21 +102,24 @@ class Line:
         self.context = [*self.context[: call.keep], *call.add, *call.say]
         self.place += 1
 
-    def left(self, costs: Costs) -> float:
+    @property
+    def left(self) -> float:
         """What is left of the job from the present call on, alone on a device: its steps without its pauses."""
-        return self._alone(costs, pauses=False)
+        return self._left[self.place - self._first]
 
-    def _alone(self, costs: Costs, *, pauses: bool = True) -> float:
+    def _alone(self, costs: Costs) -> float:
         """The time of the job with the device to itself and nothing ever lost: its steps, and its tools' pauses."""
-        seconds, length, at = 0.0, len(self.context), self.place
-        calls = self.session.calls
+        length, at, pauses = len(self.context), self.place, 0.0
+        calls, steps = self.session.calls, []
         while at < len(calls):
             call = calls[at]
             size = call.keep + len(call.add)
-            seconds += alone(costs, min(call.keep, length, size - 1) * self.granule, size * self.granule, call.out)
+            known = min(call.keep, length, size - 1)
+            steps.append(alone(costs, known * self.granule, size * self.granule, call.out))
             length = size + len(call.say)
             at += 1
             if not call.tools or at == len(calls):
                 break
-            seconds += call.pause if pauses else 0.0
-        return seconds
+            pauses += call.pause
+        self._first, self._left = self.place, list(accumulate(reversed(steps)))[::-1]
+        return self._left[0] + pauses

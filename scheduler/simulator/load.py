@@ -30,9 +30,13 @@ class Load:
         holding work back cannot help."""
         return self.fits(pool) * self.d
 
+    def wanted(self, users: int) -> float:
+        """Tokens of the contexts that go on at once: the working set."""
+        return min(users, self.sessions) * self.context
+
     def pressure(self, pool: int, users: int) -> float:
         """Working set over pool."""
-        return users * self.context / pool
+        return self.wanted(users) / pool
 
 
 def load_of(sessions: Iterable[Session], granule: int, costs: Costs) -> Load:

@@ -182,7 +182,7 @@ class _Run:
         call = line.call
         if (future := self._conditions.future) is not None:
             future.pauses[line.program] = call.pause if call.tools else inf
-            future.left[line.program] = line.left(self._conditions.costs)
+            future.left[line.program] = line.left
         prompt = line.prompt()
         line.running = Running(turn, call.say, call.out, len(prompt))
         line.arrived = self._now

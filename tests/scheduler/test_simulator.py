@@ -247,7 +247,8 @@ def test_a_load_says_what_fits_and_how_busy_jobs_are() -> None:
     assert load.d == pytest.approx(reason / (reason + 6))
     assert load.fits(83) == 2.0
     assert load.r(83) == pytest.approx(2 * load.d)
-    assert load.pressure(83, 4) == 2.0
+    assert load.pressure(83, 4) == 1.0  # four users have two sessions between them
+    assert load.wanted(1) == 41.5
 
 
 def test_a_call_alone_is_its_chunks_and_its_tokens() -> None:

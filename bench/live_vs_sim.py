@@ -1,0 +1,289 @@
+"""A trace on the embedded engine with real sleeps for its tools, and in the simulator: do both tell the same story?
+
+python -P -m sostenuto.bench.live_vs_sim [--trace F --scale 16 --policies forgetful sostenuto continuum --users 8]
+
+The engine is calibrated first, for policies to read. Each policy then runs the same sessions on an engine of its own,
+with as many users; answers are forced to be those of the trace, and every step is timed. The simulator runs the same
+sessions on a device that is fitted to the steps of that run: whatever else the machine did meanwhile is in both.
+Tokens are one for `--scale` of the trace, pauses are divided by `--scale-pauses`; no figure depends on what is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter, sleep
+
+import torch
+
+from sostenuto.bench.policies import trace_file
+from sostenuto.bench.report import machine
+from sostenuto.runtime.calibrate import POOL_TOKENS, Stepped, calibrate, fit, off
+from sostenuto.runtime.engines import Said
+from sostenuto.runtime.engines.torch.engine import Step, TorchEngine
+from sostenuto.runtime.engines.torch.model import Model
+from sostenuto.runtime.engines.torch.weights import locate
+from sostenuto.runtime.loop import Loop
+from sostenuto.runtime.request import Request
+from sostenuto.runtime.sampling import Sampling
+from sostenuto.runtime.simulating import Pool, kernel_for
+from sostenuto.runtime.ticket import Ended
+from sostenuto.runtime.traces import Arrangement, arranged, open_trace
+from sostenuto.scheduler import Closed, Costs, ProgramId, Setting, ToolEnded, ToolStarted, named
+from sostenuto.scheduler.simulator import Conditions, Session, Workload, load_of, simulate
+
+OUT = Path(__file__).parent / "results" / "live_vs_sim.json"
+RECOMPUTED, RATIO = 0.15, 0.25
+"""How far simulated and live may lie apart: recomputed tokens, and mean JCT relative to the first policy's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One policy's run, live or simulated."""
+
+    jct_mean_s: float
+    ttft_resume_p50_s: float
+    reused_share: float
+    recomputed_tokens: int
+    preemptions: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trace", help="(default: mini-swe's recordings, or generated:shell:24 where they are not)")
+    parser.add_argument("--policies", nargs="+", default=["forgetful", "sostenuto", "continuum"])
+    parser.add_argument("--scale", type=int, default=16, help="tokens of the trace for one (default: %(default)s)")
+    parser.add_argument("--scale-pauses", type=float, default=1.0)
+    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--sessions", type=int, default=24)
+    parser.add_argument("--pressure", type=float, default=2.5, help="working set over pool (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model")
+    parser.add_argument("--out", type=Path, default=OUT)
+    asked = parser.parse_args(arguments)
+    model = Model.load(locate(asked.model))
+    with tempfile.TemporaryDirectory() as folder:
+        measured = calibrate(TorchEngine(model, pool_tokens=POOL_TOKENS), near=Path(folder), clock=perf_counter)
+    costs = Costs.read(measured["costs"])
+    workload = _workload(asked)
+    load = load_of(workload.sessions, 1, costs)
+    pool = Pool(round(load.wanted(asked.users) / asked.pressure), page=model.shape.page)
+    at = {
+        "machine": machine(asked.seed, torch.get_num_threads()),
+        "trace": workload.name,
+        "sessions": load.sessions,
+        "calls": load.calls,
+        "users": asked.users,
+        "seed": asked.seed,
+        "pool_tokens": pool.tokens,
+        "scale_tokens": asked.scale,
+        "scale_pauses": asked.scale_pauses,
+        "d": load.d,
+        "R": load.r(pool.tokens),
+        "costs": costs.data(),
+        "costs_off": measured["off"],
+    }
+    print(json.dumps(at), flush=True)
+    rows = {}
+    for name in asked.policies:
+        real, steps = live(name, workload, pool, Conditions(costs, asked.users), model)
+        took = fitted(steps, costs)
+        rows[name] = (simulated(name, workload, pool, (Conditions(costs), Conditions(took, asked.users))), real)
+        apart = off(took, steps)
+        print(f"{name}: {len(steps)} steps, half of them less than {apart:.0%} off; {took.data()}", flush=True)
+        print("\n".join(table(name, *rows[name], first=len(rows) == 1)), flush=True)
+    print("\n".join(["", *agreed(rows)]))
+    told = {name: {"simulated": asdict(sim), "live": asdict(real)} for name, (sim, real) in rows.items()}
+    asked.out.write_text(json.dumps(at | {"rows": told}, indent=1) + "\n", encoding="utf-8")
+
+
+def simulated(policy: str, workload: Workload, pool: Pool, known: tuple[Conditions, Conditions]) -> Seen:
+    """The same kernel, which reads the first costs, on a device that has the second ones."""
+    read, real = known
+    tally = simulate(kernel_for(named(policy), pool, 1, read), workload, real)
+    return _seen(
+        list(tally.jcts), list(tally.resumed), (tally.prompt, tally.reused, tally.recomputed), tally.preemptions
+    )
+
+
+def fitted(steps: Sequence[Stepped], costs: Costs) -> Costs:
+    """What steps took, so that all of them together take as long; chunks and ways to tiers are the engine's."""
+    found = fit(steps, (), chunk=costs.chunk, source="the steps of the live run")
+    share = sum(one.seconds for one in steps) / sum(found.step(one.prompts, one.turns, one.seen) for one in steps)
+    numbers = {name: getattr(found, name) * share for name in ("step_s", "token_s", "pair_s", "turn_s", "seen_s")}
+    return replace(found, links=costs.links, **numbers)
+
+
+class Timed(TorchEngine):
+    """Keeps how long each step took, from its plan until it was settled."""
+
+    def __init__(self, model: Model, *, pool_tokens: int) -> None:
+        super().__init__(model, pool_tokens=pool_tokens)
+        self.steps: list[Stepped] = []
+        self._planned = (0.0, Step((), (), ()))
+
+    def plan(self) -> Step | None:
+        begun, step = perf_counter(), super().plan()
+        if step is not None:
+            self._planned = (begun, step)
+        return step
+
+    def settle(self, said: Sequence[Said]) -> None:
+        super().settle(said)
+        begun, step = self._planned
+        prompts = tuple((len(one.tokens), one.start) for one in step.pieces if len(one.tokens) > 1)
+        turns = [one for one in step.pieces if len(one.tokens) == 1]
+        seen = sum(one.start + 1 for one in turns)
+        self.steps.append(Stepped(prompts, len(turns), seen, perf_counter() - begun))
+
+
+def live(
+    policy: str, workload: Workload, pool: Pool, conditions: Conditions, model: Model
+) -> tuple[Seen, Sequence[Stepped]]:
+    """The loop on a real engine; tools are sleeps. With it, what its steps took."""
+    engine = Timed(model, pool_tokens=pool.tokens)
+    with Loop(engine, named(policy), setting=Setting(costs=conditions.costs)) as loop:
+        run = _Live(loop, iter(list(workload.sessions)), model.vocab)
+        users = [threading.Thread(target=run.user) for _ in range(conditions.users or 1)]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+    counts = (run.prompt, run.reused, run.recomputed)
+    return _seen(run.jcts, run.resumed, counts, run.preemptions), engine.steps
+
+
+_Words = tuple[tuple[int, ...], tuple[int, ...]]
+"""A prompt, and what is to be said."""
+
+
+class _Live:
+    """Users who make the calls of sessions, one session after the other."""
+
+    def __init__(self, loop: Loop, sessions: Iterator[Session], vocab: int) -> None:
+        self.jcts: list[float] = []
+        self.resumed: list[float] = []
+        self.prompt = self.reused = self.recomputed = self.preemptions = 0
+        self._loop, self._sessions, self._vocab = loop, sessions, vocab
+        self._names: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._begun = perf_counter()
+
+    def user(self) -> None:
+        while True:
+            with self._lock:
+                session = next(self._sessions, None)
+            if session is None:
+                return
+            sleep(max(0.0, self._begun + session.at - perf_counter()))
+            self._session(session)
+
+    def _session(self, session: Session) -> None:
+        program = ProgramId(f"{session.tenant}/{session.name}")
+        context: list[int] = []
+        began, resumes = perf_counter(), False
+        for number, call in enumerate(session.calls):
+            last = number == len(session.calls) - 1
+            context = [*context[: call.keep], *self._known(call.add)]
+            says, tools = self._known(call.say), () if last else call.tools
+            self._ask(program, (tuple(context), says), tools, resumes=resumes)
+            context += says
+            resumes = bool(tools)
+            if not tools:
+                self._loop.tell(Closed(program))
+                with self._lock:
+                    self.jcts.append(perf_counter() - began)
+                sleep(0.0 if last else call.pause)
+                began = perf_counter()
+                continue
+            for at, tool in enumerate(tools):
+                self._loop.tell(ToolStarted(program, tool, f"{session.name}.{number}.{at}"))
+            sleep(call.pause)
+            for at, tool in enumerate(tools):
+                self._loop.tell(ToolEnded(program, tool, f"{session.name}.{number}.{at}"))
+
+    def _ask(
+        self,
+        program: ProgramId,
+        words: tuple[tuple[int, ...], tuple[int, ...]],
+        tools: tuple[str, ...],
+        *,
+        resumes: bool,
+    ) -> None:
+        prompt, says = words
+        sampling = Sampling(max_tokens=len(says))
+        request = Request(program, "main", prompt, sampling, forced=says, tools_called=lambda text, reason: tools)
+        came, first = perf_counter(), None
+        for piece in self._loop.submit(request):
+            if isinstance(piece, Ended):
+                with self._lock:
+                    self.prompt += piece.facts.prompt_tokens
+                    self.reused += piece.facts.reused_tokens
+                    self.recomputed += piece.facts.recomputed_tokens + piece.facts.lost_tokens
+                    self.preemptions += piece.facts.recomputed_tokens > 0
+            elif first is None:
+                first = perf_counter()
+                if resumes:
+                    self.resumed.append(first - came)
+
+    def _known(self, names: Sequence[int]) -> tuple[int, ...]:
+        """The trace's names as tokens of the model, each its own as far as there are enough."""
+        with self._lock:
+            return tuple(300 + self._names.setdefault(name, len(self._names)) % (self._vocab - 400) for name in names)
+
+
+def table(name: str, sim: Seen, real: Seen, *, first: bool) -> list[str]:
+    """Simulated and live, side by side."""
+    head = f"{'':<14}{'':<11}{'JCT mean':>10}{'TTFT p50':>10}{'reused':>9}{'recomputed':>12}{'preempted':>11}"
+    lines = [head] if first else []
+    for what, seen in (("simulated", sim), ("live", real)):
+        numbers = f"{seen.jct_mean_s:>10.2f}{seen.ttft_resume_p50_s:>10.3f}{seen.reused_share:>9.3f}"
+        lines.append(f"{name:<14}{what:<11}{numbers}{seen.recomputed_tokens:>12}{seen.preemptions:>11}")
+    return lines
+
+
+def agreed(rows: dict[str, tuple[Seen, Seen]]) -> Iterator[str]:
+    """Where simulated and live figures are as close as they should be, and where they are not."""
+    (first, (sim_first, live_first)), *_ = rows.items()
+    for name, (sim, real) in rows.items():
+        apart = (
+            sim.recomputed_tokens / real.recomputed_tokens - 1
+            if real.recomputed_tokens
+            else float(sim.recomputed_tokens > 0)
+        )
+        yield f"{name}: recomputed {apart:+.1%} against live, {_verdict(apart, RECOMPUTED)}"
+        if name != first:
+            ratios = sim.jct_mean_s / sim_first.jct_mean_s, real.jct_mean_s / live_first.jct_mean_s
+            off = ratios[0] / ratios[1] - 1
+            told = f"JCT as a share of {first}'s {ratios[0]:.3f} simulated, {ratios[1]:.3f} live, {off:+.1%}"
+            yield f"{name}: {told}, {_verdict(off, RATIO)}"
+
+
+def _verdict(off: float, most: float) -> str:
+    return f"within {most:.0%}" if abs(off) <= most else f"NOT within {most:.0%}"
+
+
+def _workload(asked: argparse.Namespace) -> Workload:
+    name = asked.trace or trace_file("lmcache_miniswe.jsonl.gz") or f"generated:shell:{asked.sessions}"
+    arrangement = Arrangement(
+        seed=asked.seed, users=asked.users, sessions=asked.sessions, tokens=asked.scale, pauses=asked.scale_pauses
+    )
+    workload = arranged(open_trace(name, granule=asked.scale, seed=asked.seed), arrangement)
+    # All at once within two seconds, for a real clock has to wait for them.
+    begun = [replace(one, at=one.at / 15) for one in workload.sessions]
+    return replace(workload, name=Path(name).name, sessions=begun)
+
+
+def _seen(jcts: Sequence[float], resumed: Sequence[float], counts: tuple[int, int, int], preemptions: int) -> Seen:
+    prompt, reused, recomputed = counts
+    middle = sorted(resumed)[len(resumed) // 2] if resumed else 0.0
+    return Seen(sum(jcts) / len(jcts), middle, reused / prompt, recomputed, preemptions)
+
+
+if __name__ == "__main__":
+    main()
