@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
@@ -51,7 +52,10 @@ def sibling_of(request: ToolCallRequest, known: Mapping[str, Any]) -> tuple[Sibl
     path = known.get("langgraph_path") or ("",)
     whole = path[0] == "__pregel_pull"
     answered = set() if whole else {each.tool_call_id for each in messages if isinstance(each, ToolMessage)}
-    return sibling_in(said, str(request.tool_call["id"]), known, skipped=answered, node=whole), whole
+    found = sibling_in(said, str(request.tool_call["id"]), known, skipped=answered, node=whole)
+    # Every run of a graph makes a writer of its own, which all its tasks are given: there is no name for a run.
+    run = getattr(request.runtime, "stream_writer", None)
+    return found and replace(found, run=run), whole
 
 
 def sibling_in(

@@ -102,7 +102,8 @@ class Executor:
             self._running[id(course)] = course
         try:
             if job.sibling is not None:
-                asked = self._turns.enter(job.sibling.turn, job.sibling.place, self._touches(job.sibling))
+                one = job.sibling
+                asked = self._turns.enter(one.turn, one.place, self._touches(one), one.run)
                 if not (yield Wait(asked, self._left(course))):
                     raise course.values.put_off()
             outcome = yield from self._met(course)

@@ -70,14 +70,19 @@ class Turns:
         with self._lock:
             self._turn(turn, touches).expected = True
 
-    def enter(self, turn: Hashable, place: int, touches: Sequence[Touch]) -> Pass[bool]:
-        """Done when the call at this place may begin; False: one that it waited for was put off, so it must be too."""
+    def enter(self, turn: Hashable, place: int, touches: Sequence[Touch], run: object = None) -> Pass[bool]:
+        """Done when the call at this place may begin; False: one that it waited for was put off, so it must be too.
+
+        What was put off in one run comes again in another.
+        """
         asked: Pass[bool] = Future()
         with self._lock:
             one = self._turn(turn, touches)
+            if one.run is not run:
+                one.run = run
+                one.put_off.clear()
             one.here.add(place)
             one.over.discard(place)  # a node that runs again makes its calls again
-            one.put_off.discard(place)
             one.asking[place] = asked
             ready = one.ready()
         _tell(ready)
@@ -91,11 +96,9 @@ class Turns:
                 return
             one.here.discard(place)
             one.asking.pop(place, None)
-            one.over.add(place)
-            if put_off:
-                one.put_off.add(place)
+            (one.put_off if put_off else one.over).add(place)
             ready = one.ready()
-            if not one.here and (not one.expected or len(one.over) == one.size):
+            if not one.here and not one.put_off and (not one.expected or len(one.over) == one.size):
                 del self._turns[turn]
         _tell(ready)
 
@@ -119,6 +122,8 @@ class _Turn:
         self.size = len(touches)
         self.waits = waits(touches)
         self.expected = False
+        self.run: object = None
+        """The run of the graph in which its calls are made; kept, so that no other is taken for it."""
         self.here: set[int] = set()
         self.over: set[int] = set()
         self.put_off: set[int] = set()

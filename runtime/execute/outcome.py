@@ -34,6 +34,8 @@ class Sibling:
     place: int
     calls: tuple[tuple[str, Mapping[str, Any]], ...]
     """All of the turn: names and arguments."""
+    run: object = None
+    """Tells one run of the graph from another: what a person was asked in the one is answered in the next."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ LOST = (
     httpx.TransportError,
 )
 """The far end is gone: what it did last is not known."""
+MCP_CLOSED = -32000
+"""What the Model Context Protocol's package says when a connection ends under a request."""
 SAID = 600
 """Characters of an error that the model is shown."""
 
@@ -40,9 +42,17 @@ def not_begun(job: Job, why: str, *, given_up: bool = False) -> Outcome:
 
 def failed(job: Job, contract: Contract, error: Exception) -> Outcome:
     """It raised."""
-    if isinstance(error, LOST) and not contract.harmless:
+    if not contract.harmless and lost(error):
         return cut_off(job, contract, f"{type(error).__name__}: {error}")
     return Outcome("failed", told=f"{job.tool.name} failed: {type(error).__name__}: {error}"[:SAID])
+
+
+def lost(error: BaseException) -> bool:
+    """The far end went away in the middle."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(lost(each) for each in error.exceptions)
+    told = getattr(error, "error", None)  # of the Model Context Protocol, whose package need not be here
+    return isinstance(error, LOST) or getattr(told, "code", None) == MCP_CLOSED
 
 
 def later(job: Job, why: str, seconds: float) -> Outcome:
