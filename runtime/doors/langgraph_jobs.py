@@ -43,6 +43,14 @@ def configured(request: ToolCallRequest) -> Mapping[str, Any]:
     return {**config.get("metadata", {}), **config.get("configurable", {})}
 
 
+def key_of(request: ToolCallRequest, known: Mapping[str, Any]) -> str:
+    """Names the call in its thread; empty where there is no thread to come back to."""
+    said = next((each for each in reversed(messages_of(request.state)) if isinstance(each, AIMessage)), None)
+    if said is None or not said.id or not known.get("thread_id"):
+        return ""
+    return f"{said.id} {request.tool_call['id']}"
+
+
 def sibling_of(request: ToolCallRequest, known: Mapping[str, Any]) -> tuple[Sibling | None, bool]:
     """Where the call stands in its turn, and whether all calls of the turn are made by this very node."""
     messages = messages_of(request.state)

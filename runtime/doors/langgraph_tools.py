@@ -21,7 +21,8 @@ from ..errors import RepairsSpent
 from ..execute.executor import Executor
 from ..execute.outcome import Job, Outcome
 from ..execute.policy import Policy
-from .langgraph_jobs import ToolMessages, configured, messages_of, sibling_in, sibling_of
+from .langgraph_grants import Ceilings, ceilings_of, masked
+from .langgraph_jobs import ToolMessages, configured, key_of, messages_of, sibling_in, sibling_of
 
 Result = ToolMessage | Command[Any]
 REJECTED = "sostenuto_rejected"
@@ -35,16 +36,19 @@ def tool_node(
     timeout: float | None = None,
     repairs: int = REPAIRS,
     executor: Executor | None = None,
+    grants: Ceilings | None = None,
     name: str = "tools",
 ) -> ToolNode:
     """A ToolNode that runs only calls that fit their tool's schema.
 
     A call that does not fit, names no tool, raises or takes longer than `timeout` seconds is answered with a short
     error message; after `repairs` rejected calls in a row RepairsSpent ends the run. An `executor` of your own says
-    more of tools than how long they may take.
+    more of tools than how long they may take. `grants` are the most that this node may do, by tool; with it, what is
+    not granted is denied.
     """
     node = ToolNode(tools, name=name)
-    guard = Guard(list(node.tools_by_name.values()), repairs=repairs, executor=_executor(timeout, executor))
+    own = _executor(timeout, executor)
+    guard = Guard(list(node.tools_by_name.values()), repairs=repairs, executor=own, grants=grants)
     # ToolNode's own error handling is off: whatever a tool raises comes to the guard, which knows what to tell.
     return ToolNode(tools, name=name, handle_tool_errors=False, wrap_tool_call=guard.call, awrap_tool_call=guard.acall)
 
@@ -52,11 +56,19 @@ def tool_node(
 class Guard:
     """The check between a model and its tools: fits `ToolNode(wrap_tool_call=...)`, sync and async."""
 
-    def __init__(self, tools: Sequence[BaseTool], *, repairs: int = REPAIRS, executor: Executor | None = None) -> None:
+    def __init__(
+        self,
+        tools: Sequence[BaseTool],
+        *,
+        repairs: int = REPAIRS,
+        executor: Executor | None = None,
+        grants: Ceilings | None = None,
+    ) -> None:
         self._tools = read_tools(convert_to_openai_tool(tool) for tool in tools)
         self._validators = validators(self._tools)
         self._repairs = repairs
         self._executor = executor or Executor()
+        self._grants = grants
 
     def call(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Result]) -> Result:
         """Run a call if it may be; otherwise, and when it fails, say so in a few words."""
@@ -84,8 +96,17 @@ class Guard:
             self._executor.expect(sibling)
         verdict = self.verdict(request.tool_call)
         if isinstance(verdict, Dispatch):
-            tenant, session = str(known.get("tenant") or "default"), str(known.get("thread_id") or "")
-            return Job(verdict.call, verdict.tool, tenant, session, sibling)
+            return Job(
+                verdict.call,
+                verdict.tool,
+                tenant=str(known.get("tenant") or "default"),
+                session=str(known.get("thread_id") or ""),
+                sibling=sibling,
+                task=str(known.get("langgraph_checkpoint_ns") or ""),
+                ceilings=ceilings_of(self._grants, request.state),
+                key=key_of(request, known),
+                alone=not whole or sibling is None,
+            )
         if sibling is not None:
             self._executor.skip(sibling)
         told = verdict.message
@@ -103,10 +124,16 @@ class ToolGuard(AgentMiddleware):
     """
 
     def __init__(
-        self, *, timeout: float | None = None, repairs: int = REPAIRS, executor: Executor | None = None
+        self,
+        *,
+        timeout: float | None = None,
+        repairs: int = REPAIRS,
+        executor: Executor | None = None,
+        grants: Ceilings | None = None,
     ) -> None:
         super().__init__()
         self._repairs = repairs
+        self._grants = grants
         self._executor = _executor(timeout, executor)
         self._guards: dict[int, tuple[BaseTool | None, Guard]] = {}
 
@@ -121,6 +148,7 @@ class ToolGuard(AgentMiddleware):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
+        request = masked(request, self._executor.authority, self._grants, _configured())
         response = handler(request)
         for _ in range(self._repairs):
             again = _ask_again(request, response)
@@ -133,6 +161,7 @@ class ToolGuard(AgentMiddleware):
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
+        request = masked(request, self._executor.authority, self._grants, _configured())
         response = await handler(request)
         for _ in range(self._repairs):
             again = _ask_again(request, response)
@@ -146,9 +175,7 @@ class ToolGuard(AgentMiddleware):
         """All of these calls will come, each as a task of its own: known only here, where they are new."""
         said = response.result[-1]
         if isinstance(said, AIMessage) and len(said.tool_calls) > 1 and said.id:
-            given = get_config()
-            known = {**given.get("metadata", {}), **given.get("configurable", {})}
-            sibling = sibling_in(said, str(said.tool_calls[0]["id"]), known)
+            sibling = sibling_in(said, str(said.tool_calls[0]["id"]), _configured())
             if sibling is not None:
                 self._executor.expect(sibling)
 
@@ -156,12 +183,19 @@ class ToolGuard(AgentMiddleware):
         # By the tool itself, which is kept along: two tools of one name may have different schemas.
         tool = request.tool
         if id(tool) not in self._guards:
-            guard = Guard([] if tool is None else [tool], repairs=self._repairs, executor=self._executor)
+            guard = Guard(
+                [] if tool is None else [tool], repairs=self._repairs, executor=self._executor, grants=self._grants
+            )
             self._guards[id(tool)] = (tool, guard)
         return self._guards[id(tool)][1]
 
 
 _VALUES = ToolMessages()
+
+
+def _configured() -> dict[str, Any]:
+    given = get_config()
+    return {**given.get("metadata", {}), **given.get("configurable", {})}
 
 
 def _executor(timeout: float | None, executor: Executor | None) -> Executor:

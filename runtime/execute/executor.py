@@ -6,33 +6,46 @@ import random
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ...tools import compact
-from ...tools.contracts import Contract, Touch, touch
+from ...tools.contracts import Touch, touch
 from ...tools.contracts_state import State, unmet
 from ...tools.grants_names import canonical, tool_digest
 from ...tools.limits import Breaker, Bucket, Limits, pause
-from .cancel import Scope
+from .authority import Authority
 from .clock import Clock
+from .course import Course
+from .credentials import holding
 from .deadline import ToolTimedOut
 from .gates import Slots, Turns
 from .kept import Kept, Key
 from .outcome import Job, Outcome, Plain, Sibling, Values
+from .permits import permit, step_up
 from .policy import Policy
-from .results import cut_off, failed, faulty, later, not_begun
+from .providers import needed_scopes
+from .results import cut_off, denied, failed, faulty, later, not_begun
 from .steps import Attempt, Sleep, Steps, Stopped, Wait, adrive, drive
+
+UNSURE = 4096
+"""Calls of unknown effect that are remembered."""
 
 
 class Executor:
     """Runs calls of any number of graphs, threads and event loops under one policy."""
 
     def __init__(
-        self, policy: Policy | None = None, *, clock: Clock | None = None, luck: Callable[[], float] = random.random
+        self,
+        policy: Policy | None = None,
+        *,
+        authority: Authority | None = None,
+        clock: Clock | None = None,
+        luck: Callable[[], float] = random.random,
     ) -> None:
         self.policy = policy or Policy()
         self._clock = clock or Clock()
+        self.authority = authority or Authority(clock=self._clock)
         self._luck = luck
         self._lock = threading.Lock()
         self._turns = Turns()
@@ -42,17 +55,29 @@ class Executor:
         self._breakers: dict[str, Breaker] = {}
         self._world = State()
         self._branches: dict[tuple[str, str], State] = {}
-        self._running: dict[int, _Course] = {}
+        self._running: dict[int, Course] = {}
+        self._unsure: dict[tuple[str, str, str], Outcome] = {}
+        """Calls that may have taken effect: they are never made again."""
 
     def run(self, job: Job, attempt: Callable[[], Any], values: Values | None = None) -> Outcome:
         """What comes of a call, made in threads. Raises only what `values` lets pass."""
         course = self._course(job, values)
-        return drive(self._steps(course), attempt, course.scope)
+
+        def holding_its_token() -> Any:
+            with holding(course.token):
+                return attempt()
+
+        return drive(self._steps(course), holding_its_token, course.scope)
 
     async def arun(self, job: Job, attempt: Callable[[], Awaitable[Any]], values: Values | None = None) -> Outcome:
         """As `run`, in the caller's event loop."""
         course = self._course(job, values)
-        return await adrive(self._steps(course), attempt, course.scope)
+
+        async def holding_its_token() -> Any:
+            with holding(course.token):
+                return await attempt()
+
+        return await adrive(self._steps(course), holding_its_token, course.scope)
 
     def expect(self, sibling: Sibling) -> None:
         """All calls of this turn will come, so that each may wait for those before it."""
@@ -69,6 +94,19 @@ class Executor:
         for scope in meant:
             scope.cancel(why)
         return len(meant)
+
+    def revoke(self, why: str, tenant: str, *, session: str = "", tool: str = "") -> int:
+        """Revokes what was granted and gives up the calls that run under it; how many those were."""
+        self.authority.revoke(tenant, session=session, tool=tool)
+        return self.cancel(
+            why,
+            lambda job: (
+                job.ceilings is not None
+                and job.tenant == tenant
+                and session in ("", job.session)
+                and tool in ("", job.tool.name)
+            ),
+        )
 
     def branch(self, tenant: str, session: str, of: str | None = None) -> State:
         """Gives a session a world of its own from now on: a copy of the common one, or of another session's.
@@ -89,15 +127,18 @@ class Executor:
         """What is known of a session's world. Tell it what you know: `state().know({...})`."""
         return self._branches.get((tenant, session), self._world)
 
-    def _course(self, job: Job, values: Values | None) -> _Course:
+    def _course(self, job: Job, values: Values | None) -> Course:
         name = job.tool.name
-        return _Course(
+        return Course(
             job, self.policy.contract(name), self.policy.limit(name), values or Plain(), self._clock.monotonic()
         )
 
-    def _steps(self, course: _Course) -> Steps[Outcome]:
+    def _steps(self, course: Course) -> Steps[Outcome]:
         """The whole of a call."""
-        job, put_off = course.job, False
+        job, outcome, put_off = course.job, None, False
+        again = self._again(job)
+        if again is not None:
+            return again
         with self._lock:
             self._running[id(course)] = course
         try:
@@ -106,22 +147,43 @@ class Executor:
                 asked = self._turns.enter(one.turn, one.place, self._touches(one), one.run)
                 if not (yield Wait(asked, self._left(course))):
                     raise course.values.put_off()
-            outcome = yield from self._met(course)
+            with self.authority.task(job.place):
+                outcome = (yield from permit(self.authority, course)) or (yield from self._met(course))
         except ToolTimedOut as error:
             outcome = not_begun(job, str(error))
         except Stopped as error:
             outcome = not_begun(job, str(error), given_up=True)
         except BaseException as error:
             put_off = course.values.passes(error)
+            if course.inside and not put_off:  # its caller went away in the middle
+                self._unsure_of(course, cut_off(job, course.contract, "nobody waited for it any more", given_up=True))
             raise
         finally:
             with self._lock:
                 del self._running[id(course)]
             if job.sibling is not None:
-                self._turns.leave(job.sibling.turn, job.sibling.place, put_off=put_off)
+                self._turns.leave(job.sibling.turn, job.sibling.place, outcome, put_off=put_off)
+        self._unsure_of(course, outcome)
         return replace(outcome, attempts=course.attempts, seconds=self._clock.monotonic() - course.begun)
 
-    def _met(self, course: _Course) -> Steps[Outcome]:
+    def _again(self, job: Job) -> Outcome | None:
+        """What came of this very call before: a node that runs again does not run what is over, or may be."""
+        if job.sibling is not None:
+            before: Outcome | None = self._turns.answer(job.sibling.turn, job.sibling.place, job.sibling.run)
+            if before is not None:
+                return before
+        with self._lock:
+            return self._unsure.get((job.tenant, job.session, job.key))
+
+    def _unsure_of(self, course: Course, outcome: Outcome) -> None:
+        job = course.job
+        if outcome.code == "unknown" and job.key and not course.contract.repeatable:
+            with self._lock:
+                self._unsure[job.tenant, job.session, job.key] = outcome
+                if len(self._unsure) > UNSURE:
+                    del self._unsure[next(iter(self._unsure))]
+
+    def _met(self, course: Course) -> Steps[Outcome]:
         """Only if what it requires holds; from an answer that there is or will be, where one will do."""
         job, contract = course.job, course.contract
         missing = unmet(contract, job.call.arguments, self._state(job))
@@ -141,7 +203,7 @@ class Executor:
             if landed is not None:
                 return Outcome("shared", course.values.again(landed, job.call))
 
-    def _leading(self, course: _Course, key: Key) -> Steps[Outcome]:
+    def _leading(self, course: Course, key: Key) -> Steps[Outcome]:
         """Equal calls wait for this one's answer."""
         common = None
         try:
@@ -154,7 +216,7 @@ class Executor:
             self._kept.land(key, common)
         return outcome
 
-    def _admitted(self, course: _Course) -> Steps[Outcome]:
+    def _admitted(self, course: Course) -> Steps[Outcome]:
         """Within the rates, and past the breaker."""
         job, limits, now = course.job, course.limits, self._clock.monotonic()
         with self._lock:
@@ -176,10 +238,10 @@ class Executor:
                 breaker.told(self._clock.monotonic(), ok=ok if course.attempts else None, probe=probe)
         return outcome
 
-    def _in_place(self, course: _Course) -> Steps[Outcome]:
+    def _in_place(self, course: Course) -> Steps[Outcome]:
         """Holds a place of the tenant's and one of the tool's; a thread that is left behind keeps the tool's."""
-        tool, tenant = ("tool", course.job.tool.name), ("tenant", course.job.tenant)
-        arguments = course.job.call.arguments
+        job = course.job
+        tool, tenant = ("tool", job.tool.name), ("tenant", job.tenant)
         taken: list[tuple[str, str]] = []
         try:
             for key, room in ((tenant, self.policy.tenant.at_once), (tool, course.limits.at_once)):
@@ -190,6 +252,9 @@ class Executor:
                     self._slots.forget(key, asked)
                     raise
                 taken.append(key)
+            refused = self.authority.spend(course.grant, course.asked) if course.grant is not None else None
+            if refused is not None:  # spent, revoked or over since it was looked at
+                return denied(job, refused.problems)
             return (yield from self._attempts(course))
         finally:
             if tenant in taken:
@@ -197,9 +262,9 @@ class Executor:
             if tool in taken:
                 _when_all(course.behind, lambda: self._slots.leave(tool))
                 for each in course.behind:  # what it does late, it may do at any time until then
-                    each.add_done_callback(lambda _: self._state(course.job).done(course.contract, arguments))
+                    each.add_done_callback(lambda _: self._state(job).done(course.contract, job.call.arguments))
 
-    def _attempts(self, course: _Course) -> Steps[Outcome]:
+    def _attempts(self, course: Course) -> Steps[Outcome]:
         """Runs the tool, again where a second attempt does no harm and there is time for it."""
         job, contract, limits = course.job, course.contract, course.limits
         outcome = not_begun(job, "there was no time left")
@@ -217,27 +282,35 @@ class Executor:
                 left = self._left(course)
             course.attempts += 1
             outcome = yield from self._attempt(course, left)
+            if course.refused and (yield from step_up(self.authority, course)):
+                course.attempts += 1  # it was refused, so nothing was done: even a write may be made now
+                outcome = yield from self._attempt(course, self._left(course))
             if outcome.code in ("ran", "misshapen") or course.given_up:
                 break
         return outcome
 
-    def _attempt(self, course: _Course, left: float | None) -> Steps[Outcome]:
+    def _attempt(self, course: Course, left: float | None) -> Steps[Outcome]:
         job, contract, limits = course.job, course.contract, course.limits
         known = [seconds for seconds in (left, limits.timeout) if seconds is not None]
         hedge = limits.hedge if contract.harmless else None
+        course.inside, course.refused = True, ()
         try:
             value = yield Attempt(min(known, default=None), course.behind.append, hedge)
         except ToolTimedOut as error:
+            course.inside = False
             return cut_off(job, contract, f"ToolTimedOut: {error}")
         except Stopped as error:
-            course.given_up = True
+            course.given_up, course.inside = True, False
             return cut_off(job, contract, str(error), given_up=True)
         except Exception as error:  # a tool may raise anything: the model is told, the run goes on
+            course.inside = False
             if course.values.passes(error):
                 raise
+            course.refused = needed_scopes(error)
             return failed(job, contract, error)
         finally:
             self._state(job).done(contract, job.call.arguments)
+        course.inside = False
         wrong = faulty(job, contract, value, course.values, limits.longest)
         if wrong is not None:
             return wrong
@@ -257,7 +330,7 @@ class Executor:
                 bucket.take(now)
         return wait
 
-    def _key(self, course: _Course) -> Key:
+    def _key(self, course: Course) -> Key:
         job = course.job
         seen = self._state(job).digest(touch(course.contract, job.call.arguments).reads)
         return (job.tenant, job.tool.name, tool_digest(job.tool), canonical(job.call.arguments), seen)
@@ -268,7 +341,7 @@ class Executor:
     def _state(self, job: Job) -> State:
         return self.state(job.tenant, job.session)
 
-    def _left(self, course: _Course) -> float | None:
+    def _left(self, course: Course) -> float | None:
         """Seconds that the call still has."""
         if course.limits.deadline is None:
             return None
@@ -276,22 +349,6 @@ class Executor:
 
     def __repr__(self) -> str:
         return f"<Executor {len(self._running)} running | {self._slots!r} | {self._turns!r} | {self._kept!r}>"
-
-
-@dataclass(slots=True)
-class _Course:
-    """A call on its way."""
-
-    job: Job
-    contract: Contract
-    limits: Limits
-    values: Values
-    begun: float
-    scope: Scope = field(default_factory=Scope)
-    attempts: int = 0
-    given_up: bool = False
-    behind: list[Future[Any]] = field(default_factory=list)
-    """Threads that nobody waits for, and that have not ended."""
 
 
 def _when_all(futures: list[Future[Any]], then: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from ...tools.contracts import Touch, waits
 
@@ -78,9 +79,7 @@ class Turns:
         asked: Pass[bool] = Future()
         with self._lock:
             one = self._turn(turn, touches)
-            if one.run is not run:
-                one.run = run
-                one.put_off.clear()
+            one.begin(run)
             one.here.add(place)
             one.over.discard(place)  # a node that runs again makes its calls again
             one.asking[place] = asked
@@ -88,7 +87,16 @@ class Turns:
         _tell(ready)
         return asked
 
-    def leave(self, turn: Hashable, place: int, *, put_off: bool = False) -> None:
+    def answer(self, turn: Hashable, place: int, run: object) -> Any | None:
+        """What came of the call in an earlier run, where another of its turn was put off and the node runs again."""
+        with self._lock:
+            one = self._turns.get(turn)
+            if one is None:
+                return None
+            one.begin(run)
+            return one.before.get(place)
+
+    def leave(self, turn: Hashable, place: int, answer: Any | None = None, *, put_off: bool = False) -> None:
         """The call is over, or put off until its node runs again; those behind it may begin."""
         with self._lock:
             one = self._turns.get(turn)
@@ -97,6 +105,8 @@ class Turns:
             one.here.discard(place)
             one.asking.pop(place, None)
             (one.put_off if put_off else one.over).add(place)
+            if answer is not None:
+                one.answers[place] = answer
             ready = one.ready()
             if not one.here and not one.put_off and (not one.expected or len(one.over) == one.size):
                 del self._turns[turn]
@@ -128,6 +138,17 @@ class _Turn:
         self.over: set[int] = set()
         self.put_off: set[int] = set()
         self.asking: dict[int, Pass[bool]] = {}
+        self.answers: dict[int, Any] = {}
+        """In this run."""
+        self.before: dict[int, Any] = {}
+        """What came of its calls in the runs before this one."""
+
+    def begin(self, run: object) -> None:
+        """What was put off in one run comes again in another, and what was answered is."""
+        if self.run is not run:
+            self.run, self.before = run, {**self.before, **self.answers}
+            self.answers = {}
+            self.put_off.clear()
 
     def ready(self) -> list[tuple[Pass[bool], bool]]:
         """Takes out those that need not wait any more."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ...tools import Call, Tool
+from ...tools.grants import Ceiling
+from .authority import Place
 
 Code: TypeAlias = Literal[
     "ran",  # it answered
@@ -47,6 +49,20 @@ class Job:
     tenant: str = "default"
     session: str = ""
     sibling: Sibling | None = None
+    task: str = ""
+    """The run of the node that makes it."""
+    server: str = ""
+    """Whose tool it is; empty for our own."""
+    ceilings: Mapping[str, Ceiling] | None = None
+    """What the node may do at most, by tool; None: nobody has said that anything needs a grant."""
+    key: str = ""
+    """Names the call in its session, so that it is known again; empty where nothing does."""
+    alone: bool = True
+    """No other call of the same node can be asking a person at the same time."""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.tenant, self.session, self.task, self.server)
 
 
 @dataclass(frozen=True, slots=True)

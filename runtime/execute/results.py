@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import httpx
 
-from ...tools import Json, MalformedCall, compact, loads
+from ...tools import Json, MalformedCall, Problem, compact, loads
 from ...tools.contracts import Contract, misfits
+from ...tools.errors import SHOWN
 from .outcome import Job, Outcome, Values
 
 LOST = (
@@ -38,6 +40,12 @@ def cut_off(job: Job, contract: Contract, why: str, *, given_up: bool = False) -
 def not_begun(job: Job, why: str, *, given_up: bool = False) -> Outcome:
     """It has done nothing."""
     return Outcome("cancelled" if given_up else "late", told=f"{job.tool.name} was not called: {why}"[:SAID])
+
+
+def denied(job: Job, problems: Sequence[Problem]) -> Outcome:
+    """No grant allows it. What it would need is said, and nothing of who could give it."""
+    told = "; ".join(f"{each.path}: {each.message}" if each.path else each.message for each in problems[:SHOWN])
+    return Outcome("denied", told=f"{job.tool.name} was not called, since it is not allowed here: {told}."[:SAID])
 
 
 def failed(job: Job, contract: Contract, error: Exception) -> Outcome:

@@ -203,6 +203,52 @@ def test_a_write_behind_one_that_asks_a_person_waits_for_the_answer(
     assert ended["messages"][-1].content == "Done."
 
 
+@BOTH
+def test_a_node_that_runs_again_after_an_answer_does_not_run_again_what_is_over(run: Callable[..., Any]) -> None:
+    done: list[str] = []
+
+    @tool
+    def pay(n: int) -> str:
+        """Pays, if somebody says yes."""
+        done.append(f"pay {n} {interrupt('may I?')}")
+        return "paid"
+
+    graph = alone(book(done), pay, saver=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    run(graph, asked(("book", {"n": 1}), ("pay", {"n": 2}), ("book", {"n": 3})), config)
+    assert done == ["book 1"]
+    ended = run(graph, Command(resume="yes"), config)
+    assert done == ["book 1", "pay 2 yes", "book 3"]
+    assert [each.content for each in results(ended)] == ["booked 1", "paid", "booked 3"]
+
+
+def test_a_write_that_was_cut_off_is_never_made_again() -> None:
+    begun: list[int] = []
+    inside = asyncio.Event()
+
+    @tool
+    async def write() -> str:
+        """Writes."""
+        begun.append(1)
+        inside.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    graph = alone(write, saver=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+
+    async def cancelled_and_again() -> Any:
+        task = asyncio.create_task(graph.ainvoke(asked(("write", {})), config))
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await graph.ainvoke(None, config)
+
+    (found,) = results(asyncio.run(cancelled_and_again()))
+    assert (found.status, "not known" in str(found.content), begun) == ("error", True, [1])
+
+
 def test_a_read_that_stands_behind_nothing_is_not_made_twice_for_an_equal_one(model: ChatSostenuto, say: Say) -> None:
     ran: list[int] = []
     second = threading.Event()
