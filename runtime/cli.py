@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm, replay, trace and kv. The only file that reads the environment."""
+"""The command line: demo, serve, vllm, replay, trace, kv and audit. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..scheduler import POLICIES, NotTheSame
 from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
 from .below import Tiers
+from .cli_audit import audit_options, audit_shown
 from .cli_kv import kv_options, kv_shown
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     again.add_argument("journal", type=Path, metavar="FILE")
     trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
     kv_options(commands.add_parser("kv", help="look into a disk tier: its snapshots, is it whole, what can go"))
+    audit_options(commands.add_parser("audit", help="the log of tool calls: is it as it was written"))
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:cut])
@@ -236,6 +238,12 @@ def _kv(options: argparse.Namespace) -> int:
     return code
 
 
+def _audit(options: argparse.Namespace) -> int:
+    shown, code = audit_shown(options, os.environ)
+    _print(shown)
+    return code
+
+
 def _print(text: str) -> None:
     try:
         print(writable(text), flush=True)
@@ -243,7 +251,15 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay, "trace": _trace, "kv": _kv}
+_COMMANDS = {
+    "demo": _demo,
+    "serve": _serve,
+    "vllm": _vllm,
+    "replay": _replay,
+    "trace": _trace,
+    "kv": _kv,
+    "audit": _audit,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -18,6 +18,7 @@ from langgraph.types import Command
 from ...tools import Call, Dispatch, Verdict, decide, read_tools, validators
 from ...tools.limits import Limits
 from ..errors import RepairsSpent
+from ..execute.authority import Place
 from ..execute.executor import Executor
 from ..execute.outcome import Job, Outcome
 from ..execute.policy import Policy
@@ -95,20 +96,22 @@ class Guard:
         if sibling is not None and whole:
             self._executor.expect(sibling)
         verdict = self.verdict(request.tool_call)
+        place = Place(
+            str(known.get("tenant") or "default"),
+            str(known.get("thread_id") or ""),
+            str(known.get("langgraph_checkpoint_ns") or ""),
+        )
         if isinstance(verdict, Dispatch):
             return Job(
                 verdict.call,
                 verdict.tool,
-                tenant=str(known.get("tenant") or "default"),
-                session=str(known.get("thread_id") or ""),
+                place,
                 sibling=sibling,
-                task=str(known.get("langgraph_checkpoint_ns") or ""),
                 ceilings=ceilings_of(self._grants, request.state),
                 key=key_of(request, known),
                 alone=not whole or sibling is None,
             )
-        if sibling is not None:
-            self._executor.skip(sibling)
+        self._executor.reject(verdict.call, place, "invalid" if request.tool is not None else "unknown tool", sibling)
         told = verdict.message
         before = _rejected_in_a_row(messages_of(request.state))
         if before >= self._repairs:

@@ -33,12 +33,14 @@ class Course:
     denied: str = ""
     """Why no grant allowed it."""
     token: str | None = field(default=None, repr=False)
+    decided: int = -1
+    """The number of the record of that, where one is kept."""
     refused: tuple[str, ...] = ()
     """The scopes for want of which its server refused the last attempt."""
 
     @property
     def asked(self) -> Asked:
         """What it needs to be allowed."""
-        job = self.job
-        holder = holder_of(job.tool, job.tenant, server=job.server, session=job.session, task=job.task)
+        job, place = self.job, self.job.place
+        holder = holder_of(job.tool, place.tenant, server=place.server, session=place.session, task=place.task)
         return Asked(holder, job.call.arguments, self.contract.effects)

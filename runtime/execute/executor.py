@@ -9,12 +9,13 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from ...tools import compact
+from ...tools import Call, compact
 from ...tools.contracts import Touch, touch
 from ...tools.contracts_state import State, unmet
 from ...tools.grants_names import canonical, tool_digest
 from ...tools.limits import Breaker, Bucket, Limits, pause
-from .authority import Authority
+from .audit import Audit
+from .authority import Authority, Place
 from .clock import Clock
 from .course import Course
 from .credentials import holding
@@ -25,7 +26,8 @@ from .outcome import Job, Outcome, Plain, Sibling, Values
 from .permits import permit, step_up
 from .policy import Policy
 from .providers import needed_scopes
-from .results import cut_off, denied, failed, faulty, later, not_begun
+from .recording import broken_off, record_decision, record_outcome, record_rejection
+from .results import cut_off, failed, faulty, later, not_begun, refuse
 from .steps import Attempt, Sleep, Steps, Stopped, Wait, adrive, drive
 
 UNSURE = 4096
@@ -40,12 +42,14 @@ class Executor:
         policy: Policy | None = None,
         *,
         authority: Authority | None = None,
+        audit: Audit | None = None,
         clock: Clock | None = None,
         luck: Callable[[], float] = random.random,
     ) -> None:
         self.policy = policy or Policy()
         self._clock = clock or Clock()
         self.authority = authority or Authority(clock=self._clock)
+        self._audit = audit
         self._luck = luck
         self._lock = threading.Lock()
         self._turns = Turns()
@@ -83,9 +87,11 @@ class Executor:
         """All calls of this turn will come, so that each may wait for those before it."""
         self._turns.expect(sibling.turn, self._touches(sibling))
 
-    def skip(self, sibling: Sibling) -> None:
-        """This call of the turn is over without having been made."""
-        self._turns.leave(sibling.turn, sibling.place)
+    def reject(self, call: Call, place: Place, why: str, sibling: Sibling | None = None) -> None:
+        """This call is over without having been made; `why` in a word or two."""
+        record_rejection(self._audit, call, place, why)
+        if sibling is not None:
+            self._turns.leave(sibling.turn, sibling.place)
 
     def cancel(self, why: str, which: Callable[[Job], bool]) -> int:
         """Gives up the running calls that are meant; how many those were."""
@@ -135,10 +141,10 @@ class Executor:
 
     def _steps(self, course: Course) -> Steps[Outcome]:
         """The whole of a call."""
-        job, outcome, put_off = course.job, None, False
-        again = self._again(job)
-        if again is not None:
-            return again
+        job, outcome, put_off = course.job, self._again(course.job), False
+        if outcome is not None:
+            self._recorded(course, outcome)
+            return outcome
         with self._lock:
             self._running[id(course)] = course
         try:
@@ -148,22 +154,25 @@ class Executor:
                 if not (yield Wait(asked, self._left(course))):
                     raise course.values.put_off()
             with self.authority.task(job.place):
-                outcome = (yield from permit(self.authority, course)) or (yield from self._met(course))
+                denied = yield from permit(self.authority, course)
+                course.decided = record_decision(self._audit, course, self.authority)
+                outcome = denied or (yield from self._met(course))
         except ToolTimedOut as error:
             outcome = not_begun(job, str(error))
         except Stopped as error:
             outcome = not_begun(job, str(error), given_up=True)
         except BaseException as error:
             put_off = course.values.passes(error)
-            if course.inside and not put_off:  # its caller went away in the middle
-                self._unsure_of(course, cut_off(job, course.contract, "nobody waited for it any more", given_up=True))
+            code = broken_off(course, put_off=put_off)
+            told = cut_off(job, course.contract, "nobody waited for it any more").told
+            self._recorded(course, Outcome(code, told=told))
             raise
         finally:
             with self._lock:
                 del self._running[id(course)]
             if job.sibling is not None:
                 self._turns.leave(job.sibling.turn, job.sibling.place, outcome, put_off=put_off)
-        self._unsure_of(course, outcome)
+        self._recorded(course, outcome)
         return replace(outcome, attempts=course.attempts, seconds=self._clock.monotonic() - course.begun)
 
     def _again(self, job: Job) -> Outcome | None:
@@ -175,8 +184,10 @@ class Executor:
         with self._lock:
             return self._unsure.get((job.tenant, job.session, job.key))
 
-    def _unsure_of(self, course: Course, outcome: Outcome) -> None:
+    def _recorded(self, course: Course, outcome: Outcome) -> None:
+        """Into the log; and what may have taken effect is remembered, so that it is never made again."""
         job = course.job
+        record_outcome(self._audit, course, course.decided, outcome, self._clock.monotonic() - course.begun)
         if outcome.code == "unknown" and job.key and not course.contract.repeatable:
             with self._lock:
                 self._unsure[job.tenant, job.session, job.key] = outcome
@@ -254,7 +265,9 @@ class Executor:
                 taken.append(key)
             refused = self.authority.spend(course.grant, course.asked) if course.grant is not None else None
             if refused is not None:  # spent, revoked or over since it was looked at
-                return denied(job, refused.problems)
+                course.denied = refused.code
+                record_decision(self._audit, course, self.authority)
+                return refuse(job, refused.problems)
             return (yield from self._attempts(course))
         finally:
             if tenant in taken:

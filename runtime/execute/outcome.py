@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ...tools import Call, Tool
@@ -46,13 +46,8 @@ class Job:
 
     call: Call
     tool: Tool
-    tenant: str = "default"
-    session: str = ""
+    place: Place = field(default_factory=Place)
     sibling: Sibling | None = None
-    task: str = ""
-    """The run of the node that makes it."""
-    server: str = ""
-    """Whose tool it is; empty for our own."""
     ceilings: Mapping[str, Ceiling] | None = None
     """What the node may do at most, by tool; None: nobody has said that anything needs a grant."""
     key: str = ""
@@ -61,8 +56,12 @@ class Job:
     """No other call of the same node can be asking a person at the same time."""
 
     @property
-    def place(self) -> Place:
-        return Place(self.tenant, self.session, self.task, self.server)
+    def tenant(self) -> str:
+        return self.place.tenant
+
+    @property
+    def session(self) -> str:
+        return self.place.session
 
 
 @dataclass(frozen=True, slots=True)

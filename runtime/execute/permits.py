@@ -8,7 +8,7 @@ from .authority import Authority
 from .course import Course
 from .outcome import Outcome
 from .providers import Given, GrantProvider, GrantRequired
-from .results import denied
+from .results import refuse
 from .steps import Consult, Steps
 
 CLOSED = ("forged", "foreign", "revoked", "changed", "early")
@@ -36,7 +36,7 @@ def permit(authority: Authority, course: Course) -> Steps[Outcome | None]:
             if given is not None and _taken(authority, course, given):
                 return None
     course.denied = found.code
-    return denied(job, found.problems)
+    return refuse(job, found.problems)
 
 
 def step_up(authority: Authority, course: Course) -> Steps[bool]:

@@ -42,7 +42,7 @@ def not_begun(job: Job, why: str, *, given_up: bool = False) -> Outcome:
     return Outcome("cancelled" if given_up else "late", told=f"{job.tool.name} was not called: {why}"[:SAID])
 
 
-def denied(job: Job, problems: Sequence[Problem]) -> Outcome:
+def refuse(job: Job, problems: Sequence[Problem]) -> Outcome:
     """No grant allows it. What it would need is said, and nothing of who could give it."""
     told = "; ".join(f"{each.path}: {each.message}" if each.path else each.message for each in problems[:SHOWN])
     return Outcome("denied", told=f"{job.tool.name} was not called, since it is not allowed here: {told}."[:SAID])

@@ -13,6 +13,7 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 
+from sostenuto.runtime.execute.authority import Place
 from sostenuto.runtime.execute.clock import Clock
 from sostenuto.runtime.execute.executor import Executor
 from sostenuto.runtime.execute.outcome import Job, Outcome, Sibling
@@ -75,7 +76,7 @@ def job(
     name: str = "look", *, tenant: str = "a", session: str = "s", sibling: Sibling | None = None, **arguments: Any
 ) -> Job:
     tool = read_tool({"name": name, "parameters": {"type": "object"}})
-    return Job(Call("c1", name, arguments, json.dumps(arguments)), tool, tenant, session, sibling)
+    return Job(Call("c1", name, arguments, json.dumps(arguments)), tool, Place(tenant, session), sibling)
 
 
 def turn(*calls: tuple[str, dict[str, Any]], key: str = "t1") -> list[Job]:

@@ -117,7 +117,7 @@ def test_a_call_that_was_not_made_holds_nobody_up() -> None:
     executor = Executor()
     jobs = turn(("x", {}), ("y", {}))
     executor.expect(jobs[0].sibling)  # type: ignore[arg-type]
-    executor.skip(jobs[0].sibling)  # type: ignore[arg-type]
+    executor.reject(jobs[0].call, jobs[0].place, "invalid", jobs[0].sibling)
     assert executor.run(jobs[1], lambda: 1).code == "ran"
 
 
