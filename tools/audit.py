@@ -155,7 +155,7 @@ class _Walk:
 def _opened(line: bytes, key: bytes) -> dict[str, Any] | None:
     """A record whose seal is whole, and the seal with it; None for anything else."""
     text, tail = line[:-_TAIL], line[-_TAIL:]
-    if not tail.startswith(_MAC):
+    if not (tail.startswith(_MAC) and tail.endswith(b'"}')):
         return None
     mac = tail[len(_MAC) : -2]
     if not hmac.compare_digest(hmac.new(key, text, "sha256").hexdigest().encode(), mac):

@@ -15,7 +15,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from ...tools import Call, Dispatch, Verdict, decide, read_tools, validators
+from ...tools import BadTool, Call, Dispatch, Problem, Reject, Tool, Verdict, compact, decide, read_tool, validators
 from ...tools.limits import Limits
 from ..errors import RepairsSpent
 from ..execute.authority import Place
@@ -65,10 +65,10 @@ class Guard:
         executor: Executor | None = None,
         grants: Ceilings | None = None,
     ) -> None:
-        self._tools = read_tools(convert_to_openai_tool(tool) for tool in tools)
+        self._executor = executor or Executor()
+        self._tools = tuple(self._read(tool) for tool in tools)
         self._validators = validators(self._tools)
         self._repairs = repairs
-        self._executor = executor or Executor()
         self._grants = grants
 
     def call(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Result]) -> Result:
@@ -87,8 +87,19 @@ class Guard:
 
     def verdict(self, asked: ToolCall) -> Verdict:
         """May this call be dispatched?"""
-        text = json.dumps(asked["args"], ensure_ascii=False)
+        try:
+            text = json.dumps(asked["args"], ensure_ascii=False)
+        except RecursionError:
+            problem = Problem("", "the arguments are nested too deep")
+            return Reject(Call(str(asked["id"]), asked["name"], {}, ""), (problem,), compact([problem]))
         return decide(Call(str(asked["id"]), asked["name"], asked["args"], text), self._tools, self._validators)
+
+    def _read(self, tool: BaseTool) -> Tool:
+        try:
+            return read_tool(convert_to_openai_tool(tool))
+        except (BadTool, ValueError):  # LangChain's own reading may refuse it first
+            self._executor.refuse(tool.name)
+            raise
 
     def _job(self, request: ToolCallRequest) -> Job | ToolMessage:
         known = configured(request)

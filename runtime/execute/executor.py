@@ -93,6 +93,10 @@ class Executor:
         if sibling is not None:
             self._turns.leave(sibling.turn, sibling.place)
 
+    def refuse(self, tool: str) -> None:
+        """This tool is not taken at all: its schema cannot be used."""
+        record_rejection(self._audit, Call("", tool, {}, ""), Place(), "refused")
+
     def cancel(self, why: str, which: Callable[[Job], bool]) -> int:
         """Gives up the running calls that are meant; how many those were."""
         with self._lock:

@@ -102,15 +102,17 @@ def test_a_thread_that_hangs_keeps_its_place_so_that_they_do_not_pile_up(never: 
 
 
 async def test_a_caller_that_goes_away_takes_its_tool_along_and_leaves_nothing() -> None:
-    executor, ended = Executor(policy(WRITE)), []
+    executor = Executor(policy(WRITE))
+    ended: list[bool] = []
 
     async def hang() -> None:
+        caller.cancel()
         try:
             await anyio.sleep_forever()
         finally:
             ended.append(True)
 
-    with anyio.move_on_after(0.02):
+    with anyio.CancelScope() as caller:
         await executor.arun(job(), hang)
     assert ended == [True]
     assert (
