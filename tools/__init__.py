@@ -1,7 +1,7 @@
 """Tool calls: schemas, grammars, parsing, validation. Pure: no input, no output, no threads, no clock."""
 
 from .bounds import Bounds
-from .decide import Dispatch, Reject, Verdict, decide, shape, validators
+from .decide import Dispatch, Reject, Verdict, decide, judge_result, result_validators, shape, validators
 from .dialects import (
     HERMES,
     SMOLLM,
@@ -24,8 +24,10 @@ from .errors import (
 )
 from .grammar import Compiler, Grammar
 from .parse import ArgumentsDelta, CallBegun, Delta, Outcome, Parser, Prose, TextDelta, counted
-from .schema import Json, Validator, check_schema, closed, loads
+from .places import Json
+from .schema import check_schema, closed, loads
 from .spec import Call, Choice, Tool, read_choice, read_tool, read_tools
+from .validate import Validator
 
 __all__ = [
     "HERMES",
@@ -62,6 +64,7 @@ __all__ = [
     "counted",
     "decide",
     "dialect_for",
+    "judge_result",
     "loads",
     "read_choice",
     "read_tool",
@@ -70,6 +73,7 @@ __all__ = [
     "render_examples",
     "render_result",
     "render_tools",
+    "result_validators",
     "shape",
     "validators",
 ]

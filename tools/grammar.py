@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
 from .dialects import Dialect
-from .schema import Json
+from .places import Json
 from .spec import Choice, Tool
 
 

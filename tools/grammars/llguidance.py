@@ -13,7 +13,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from ..bounds import Bounds, bounded
 from ..dialects import Dialect
 from ..errors import GrammarRefused
-from ..schema import Json, Node, check_schema, children, closed
+from ..places import Json, Node, children
+from ..schema import check_schema, closed
 from ..spec import Choice, Tool
 
 CALLS = 16
