@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm, replay, trace and kv. The only file that reads the environment."""
+"""The command line: demo, serve, vllm, replay, trace, kv and tools. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
 from .below import Tiers
 from .cli_kv import kv_options, kv_shown
+from .cli_tools import tools_options, tools_shown
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
 from .host import Host
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     again.add_argument("journal", type=Path, metavar="FILE")
     trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
     kv_options(commands.add_parser("kv", help="look into a disk tier: its snapshots, is it whole, what can go"))
+    tools_options(commands.add_parser("tools", help="look at tool schemas and calls: what can be enforced, what fits"))
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:cut])
@@ -236,6 +238,11 @@ def _kv(options: argparse.Namespace) -> int:
     return code
 
 
+def _tools(options: argparse.Namespace) -> int:
+    _print(tools_shown(options))
+    return 0
+
+
 def _print(text: str) -> None:
     try:
         print(writable(text), flush=True)
@@ -243,7 +250,15 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay, "trace": _trace, "kv": _kv}
+_COMMANDS = {
+    "demo": _demo,
+    "serve": _serve,
+    "vllm": _vllm,
+    "replay": _replay,
+    "trace": _trace,
+    "kv": _kv,
+    "tools": _tools,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

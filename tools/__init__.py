@@ -22,7 +22,8 @@ from .errors import (
     ToolError,
     compact,
 )
-from .grammar import Compiler, Grammar
+from .grammar import Compiler, Enforced, Grammar
+from .intersect import intersect, narrowed
 from .parse import ArgumentsDelta, CallBegun, Delta, Outcome, Parser, Prose, TextDelta, counted
 from .places import Json
 from .schema import check_schema, closed, loads
@@ -44,6 +45,7 @@ __all__ = [
     "Delta",
     "Dialect",
     "Dispatch",
+    "Enforced",
     "Grammar",
     "GrammarRefused",
     "Json",
@@ -64,8 +66,10 @@ __all__ = [
     "counted",
     "decide",
     "dialect_for",
+    "intersect",
     "judge_result",
     "loads",
+    "narrowed",
     "read_choice",
     "read_tool",
     "read_tools",

@@ -83,6 +83,11 @@ class Validator:
         return tuple(sorted(found, key=lambda problem: problem.path))
 
 
+def same(value: Any) -> str:
+    """A text that is the same for equal JSON only: 1 is 1.0, and neither is true."""
+    return json.dumps(_even(value), sort_keys=True)
+
+
 class _TooMuch(Exception):
     """More references were followed than any honest value needs."""
 
@@ -126,15 +131,10 @@ def _unique(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator
     if wanted and isinstance(instance, list):
         seen: dict[str, int] = {}
         for place, item in enumerate(instance):
-            first = seen.setdefault(_key(item), place)
+            first = seen.setdefault(same(item), place)
             if first != place:
                 yield ValidationError(f"items {first} and {place} are the same, but must not be")
                 return
-
-
-def _key(value: Any) -> str:
-    """The same for equal JSON only: 1 is 1.0, and neither is true."""
-    return json.dumps(_even(value), sort_keys=True)
 
 
 def _even(value: Any) -> Any:
