@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import quote
 
 from .errors import BadSchema, BadTool, Problem
-from .schema import Json, Validator, check_schema
+from .places import Json
+from .schema import check_schema
+from .validate import Validator
 
 Effects: TypeAlias = Literal["pure", "read", "write", "external"]
 """`pure` only computes, `read` looks, `write` changes what it names, `external` may do anything at all."""
@@ -93,15 +95,18 @@ class Touch:
 
 
 def touch(contract: Contract, arguments: Mapping[str, Any]) -> Touch:
-    """What a call touches. An argument that is not there touches whatever stands at its place."""
+    """What a call touches, the facts that it requires and ensures among it.
+
+    An argument that is not there touches whatever stands at its place.
+    """
     reads, writes = contract.reads, contract.writes
     if not reads and contract.effects in ("read", "external"):
         reads = (EVERYTHING,)
     if not writes and not contract.harmless:
         writes = (EVERYTHING,)
     return Touch(
-        tuple(filled(name, arguments) for name in reads),
-        tuple(filled(name, arguments) for name in writes),
+        tuple(filled(name, arguments) for name in (*reads, *contract.requires)),
+        tuple(filled(name, arguments) for name in (*writes, *contract.ensures)),
         contract.commutes,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .contracts import EVERYTHING, Contract, filled, misfits, overlap, touch
 from .errors import Problem
-from .schema import Json
+from .places import Json
 
 Standing = Literal["holds", "broken", "unknown"]
 """How a precondition stands."""

@@ -15,7 +15,8 @@ from typing import Any
 from .contracts import EFFECTS, Effects, misfits
 from .errors import BadSchema, BadTool, Problem
 from .grants_names import canonical, tool_digest
-from .schema import Json, check_schema
+from .places import Json
+from .schema import check_schema
 from .spec import Tool
 
 

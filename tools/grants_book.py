@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from .contracts import Effects
 from .errors import Problem
 from .grants import Asked, Ceiling, Grant, Holder, Refusal, genuine, refusal
-from .schema import Json
+from .places import Json
 
 
 @dataclass(frozen=True, slots=True)
