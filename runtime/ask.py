@@ -36,6 +36,8 @@ class Ask:
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    granted: tuple[Tool, ...] | None = None
+    """Those that may be called now, perhaps narrower: what a grammar lets through. The prompt shows all, always."""
     choice: Choice = field(default_factory=lambda: Choice("auto"))
     parallel: bool = True
     returns: bool = True

@@ -14,12 +14,16 @@ from typing import cast
 
 from ..kvstore import KVError
 from ..scheduler import POLICIES, TYPICAL, Forecasts, NotTheSame, Setting
+from ..tools import ToolError
 from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
 from .below import Tiers
 from .calibrate import read_costs
+from .cli_audit import audit_options, audit_shown
 from .cli_kv import kv_options, kv_shown
+from .cli_plan import plan_options, plan_shown
 from .cli_simulate import dumped, simulate_options, simulated, table
+from .cli_tools import tools_options, tools_shown
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
 from .host import Host
@@ -49,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
     kv_options(commands.add_parser("kv", help="look into a disk tier: its snapshots, is it whole, what can go"))
+    audit_options(commands.add_parser("audit", help="the log of tool calls: is it as it was written"))
+    plan_options(
+        tools_options(
+            commands.add_parser("tools", help="look at tool schemas, calls and plans: what can be enforced, what fits")
+        )
+    )
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:cut])
@@ -57,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{options.command} hands nothing on: found {' '.join(given[cut:])}")
     try:
         return _COMMANDS[options.command](options)
-    except (SostenutoError, KVError, TracingError, NotTheSame, ValueError, OSError) as error:
+    except (SostenutoError, KVError, ToolError, TracingError, NotTheSame, ValueError, OSError) as error:
         print(f"sostenuto: {error}", file=sys.stderr)
         return 1
 
@@ -316,6 +326,18 @@ def _kv(options: argparse.Namespace) -> int:
     return code
 
 
+def _audit(options: argparse.Namespace) -> int:
+    shown, code = audit_shown(options, os.environ)
+    _print(shown)
+    return code
+
+
+def _tools(options: argparse.Namespace) -> int:
+    shown, code = plan_shown(options) if options.action == "plan" else (tools_shown(options), 0)
+    _print(shown)
+    return code
+
+
 def _print(text: str) -> None:
     try:
         print(writable(text), flush=True)
@@ -332,6 +354,8 @@ _COMMANDS = {
     "calibrate": _calibrate,
     "trace": _trace,
     "kv": _kv,
+    "audit": _audit,
+    "tools": _tools,
 }
 
 if __name__ == "__main__":

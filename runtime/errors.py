@@ -28,6 +28,7 @@ SostenutoError
 ├── BadSaver            a checkpointer that is none
 ├── SaverUnable         a call that a checkpointer does not have
 ├── BadEdit             an edit of saved threads that cannot be made
+├── BrokenAudit         an audit log that is not whole, or cannot be written
 └── BrokenJournal       a journal that cannot be read
 """
 
@@ -99,6 +100,10 @@ class BadRequest(SostenutoError, ValueError):
 
 class BrokenJournal(SostenutoError, ValueError):
     """A journal that cannot be read."""
+
+
+class BrokenAudit(SostenutoError):
+    """An audit log that is not whole, or cannot be written."""
 
 
 class BadRollout(SostenutoError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import index
 
-from ..tools import Dialect, Grammar, dialect_for
+from ..tools import Dialect, Grammar, GrammarRefused, dialect_for
 from ..tools.grammars.llguidance import LLGuidanceCompiler
 from ..tracing import names, work_span
 from .ask import Ask
@@ -35,12 +35,24 @@ class Voice:
             if ask.schema is not None:
                 grammar: Grammar | None = self.compiler.schema(ask.schema)
             else:
-                grammar = self.compiler.tools(ask.tools, ask.choice, self.dialect, parallel=ask.parallel)
+                grammar = self._calls(ask)
             if grammar is not None:
                 for token in said:
                     grammar.accept(token)
                 grammar.mask()  # what cannot be followed at all is refused here, not in a step that others share
             return grammar
+
+    def _calls(self, ask: Ask) -> Grammar | None:
+        """Of what is granted, where the choice leaves any of it; what is not is refused when it is called."""
+        granted = [tool for tool in ask.granted or () if ask.choice.mode != "named" or tool.name == ask.choice.name]
+        if granted:
+            try:
+                return self.compiler.tools(granted, ask.choice, self.dialect, parallel=ask.parallel)
+            except GrammarRefused:  # a grant's schema with the tool's may be more than the engine can do
+                names = {tool.name for tool in granted}
+                whole = [tool for tool in ask.tools if tool.name in names]
+                return self.compiler.tools(whole, ask.choice, self.dialect, parallel=ask.parallel)
+        return self.compiler.tools(ask.tools, ask.choice, self.dialect, parallel=ask.parallel)
 
     def check(self, given: Sequence[int]) -> tuple[int, ...]:
         """The same as token ids. Raises BadMessage for what are none, or none of this model's."""

@@ -1,7 +1,7 @@
 """Tool calls: schemas, grammars, parsing, validation. Pure: no input, no output, no threads, no clock."""
 
 from .bounds import Bounds
-from .decide import Dispatch, Reject, Verdict, decide, shape, validators
+from .decide import Dispatch, Reject, Verdict, decide, judge_result, result_validators, shape, validators
 from .dialects import (
     HERMES,
     SMOLLM,
@@ -22,10 +22,13 @@ from .errors import (
     ToolError,
     compact,
 )
-from .grammar import Compiler, Grammar
+from .grammar import Compiler, Enforced, Grammar
+from .intersect import intersect, narrowed
 from .parse import ArgumentsDelta, CallBegun, Delta, Outcome, Parser, Prose, TextDelta, counted
-from .schema import Json, Validator, check_schema, closed, loads
+from .places import Json
+from .schema import check_schema, closed, loads
 from .spec import Call, Choice, Tool, read_choice, read_tool, read_tools
+from .validate import Validator
 
 __all__ = [
     "HERMES",
@@ -42,6 +45,7 @@ __all__ = [
     "Delta",
     "Dialect",
     "Dispatch",
+    "Enforced",
     "Grammar",
     "GrammarRefused",
     "Json",
@@ -62,7 +66,10 @@ __all__ = [
     "counted",
     "decide",
     "dialect_for",
+    "intersect",
+    "judge_result",
     "loads",
+    "narrowed",
     "read_choice",
     "read_tool",
     "read_tools",
@@ -70,6 +77,7 @@ __all__ = [
     "render_examples",
     "render_result",
     "render_tools",
+    "result_validators",
     "shape",
     "validators",
 ]

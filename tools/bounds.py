@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .schema import Node, children
+from .places import Node, children
 
 NUMBER = 10**15
 """Largest magnitude of a number that states no bounds: what a double still holds exactly."""

@@ -1,4 +1,4 @@
-"""May this call be dispatched? The one check before anything runs."""
+"""May this call be dispatched? The one check before anything runs; and one for what comes back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .errors import MalformedCall, Problem, compact
-from .schema import Json, Validator, closed, loads
+from .places import Json
+from .schema import closed, loads
 from .spec import Call, Tool
+from .validate import Validator
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,25 @@ def decide(call: Call, tools: Sequence[Tool], validators: Mapping[str, Validator
     if problems:
         return Reject(call, problems, compact(problems, shape=shape(tool.parameters)))
     return Dispatch(call, tool)
+
+
+def result_validators(tools: Sequence[Tool]) -> dict[str, Validator]:
+    """A validator for what a tool returns, by name, for those that say what they return."""
+    return {tool.name: Validator(tool.returns) for tool in tools if tool.returns is not None}
+
+
+def judge_result(result: object, validator: Validator | None) -> tuple[Problem, ...]:
+    """What is wrong with a result, which comes from outside as much as a call does; empty when nothing is.
+
+    With a validator it must be JSON of that schema; without one only JSON, neither too deep nor too large.
+    """
+    try:
+        value = loads(json.dumps(result, allow_nan=False))
+    except MalformedCall as fault:
+        return (Problem("", str(fault)),)
+    except (TypeError, ValueError, RecursionError) as error:
+        return (Problem("", f"a result that is no JSON: {error}"[:160]),)
+    return () if validator is None else validator.problems(value)
 
 
 def shape(schema: Mapping[str, Any]) -> str:

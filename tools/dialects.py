@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .schema import Json
+from .places import Json
 from .spec import Tool
 
 DERIVED = 4

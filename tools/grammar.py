@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
 
 from .dialects import Dialect
-from .schema import Json
+from .places import Json
 from .spec import Choice, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Enforced:
+    """How much of a schema a grammar holds a model to. The validator holds it to the rest, before anything runs."""
+
+    residual: tuple[str, ...] = ()
+    """The keywords that the grammar leaves out, in order of their names."""
+
+    @property
+    def kind(self) -> Literal["full", "partial"]:
+        return "partial" if self.residual else "full"
 
 
 class Grammar(Protocol):
@@ -46,6 +59,13 @@ class Grammar(Protocol):
 
 class Compiler(Protocol):
     """Builds grammars; what it builds for equal input may share work but never state."""
+
+    def check(self, tool: Tool) -> Enforced:
+        """How much of the tool's schema a grammar will hold a model to.
+
+        Raises GrammarRefused where there can be no grammar, and for a strict tool where it would leave something out.
+        """
+        ...
 
     def tools(self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, parallel: bool) -> Grammar | None:
         """The grammar of a turn that may call these tools; None when nothing is to be constrained."""

@@ -1,38 +1,28 @@
-"""JSON Schema: is it one, and do these arguments fit it?"""
+"""JSON Schema: is it one that can be used? And JSON, read strictly."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import Any, TypeAlias
-from urllib.parse import unquote
+from collections.abc import Mapping
+from typing import Any
 
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema import FormatChecker
+from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
-from .errors import BadSchema, MalformedCall, Problem
+from .errors import BadSchema, MalformedCall
+from .ids import flattened, followed
 from .patterns import why_unsafe
+from .places import Json, Node, anchors, children, escape, places, resolve
+from .work import MAX_DEPTH, measure, work
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-Node: TypeAlias = "dict[str, Any]"
-
-MAX_DEPTH = 64
 MAX_NODES = 20_000
 MAX_TEXT = 1_000_000
 """Characters of one call's JSON; the far end is not trusted."""
 MAX_MESSAGE = 160
 
-_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
-_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
-_ONES = (
-    "items", "additionalProperties", "additionalItems", "contains", "not", "if", "then", "else",
-    "propertyNames", "unevaluatedProperties", "unevaluatedItems", "contentSchema",
-)  # fmt: skip
+_NO_DRAFT: Any = None
 _DEFINITIONS = ("$defs", "definitions")
 _VALUES = ("properties", "patternProperties", "items", "prefixItems", "additionalProperties")
 
@@ -41,51 +31,41 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     """Nothing if the schema can be used; raises BadSchema with the place, what was found and what to write.
 
     Refused: what is no JSON, what is no schema of its dialect (2020-12 unless it names another), too deep,
-    too large, references that leave the document or lead nowhere, patterns whose matching may never end.
+    too large, references that leave the document or lead nowhere, what unfolds without end, patterns whose
+    matching may never end.
     """
     if not isinstance(schema, Mapping):
         raise BadSchema("", type(schema).__name__, "an object")
     _check_json(schema)
-    root = dict(schema)
-    anchors = {word for _, node in _places(root) for word in _anchors(node)}
-    for path, node in _places(root):
-        _check_references(root, path, node, anchors)
-    cls = validator_for(root, default=Draft202012Validator)
+    named = schema.get("$schema")
+    if named is not None and (not isinstance(named, str) or validator_for({"$schema": named}, _NO_DRAFT) is _NO_DRAFT):
+        raise BadSchema("", f"$schema {named!r}", "a published draft of JSON Schema, or none")
+    root = flattened(schema)
+    found = list(places(root))
+    known = {word for _, node in found for word in anchors(node)}
+    for path, node in found:
+        _check_references(root, path, node, known)
+    work(root)
+    cls: Any = validator_for(dict(schema), default=Draft202012Validator)
     try:
-        cls.check_schema(root)
+        cls.check_schema(dict(schema), FormatChecker(()))
     except SchemaError as error:
-        raise BadSchema(_pointer(error.path), _short(error.message), "a valid JSON Schema") from error
-    for path, node in _places(root):
+        raise BadSchema(pointer(error.path), short(error.message), "a valid JSON Schema") from error
+    for path, node in found:
         _check_patterns(path, node)
 
 
-class Validator:
-    """Checks values against one schema; built once, used often. Never fetches, asserts no formats."""
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        """Raises BadSchema."""
-        check_schema(schema)
-        cls = validator_for(dict(schema), default=Draft202012Validator)
-        self._validator = cls(dict(schema), registry=Registry())
-
-    def problems(self, arguments: Json) -> tuple[Problem, ...]:
-        """What does not fit, by place; empty when everything fits."""
-        try:
-            errors = list(islice(self._validator.iter_errors(arguments), 32))
-        except RecursionError:
-            return (Problem("", "nested too deep"),)
-        except Unresolvable as error:
-            return (Problem("", _short(f"the schema refers to what is not there: {error}")),)
-        found = [Problem(_pointer(e.absolute_path), _short((best_match([e]) or e).message)) for e in errors]
-        return tuple(sorted(found, key=lambda problem: problem.path))
-
-
-def loads(text: str, limit: int = MAX_TEXT) -> Json:
+def loads(text: str | bytes, limit: int = MAX_TEXT) -> Json:
     """Strict JSON. Raises MalformedCall for anything RFC 8259 leaves to luck.
 
     That is: two equal keys, NaN and Infinity, numbers too large to be told from infinity, lone surrogates,
-    text after the value, nesting beyond MAX_DEPTH, more than `limit` characters.
+    text after the value, nesting beyond MAX_DEPTH, more than `limit` characters, bytes that are no UTF-8.
     """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedCall(f"byte {error.start} of {len(text)} is no UTF-8: expected JSON in UTF-8") from None
     if len(text) > limit:
         raise MalformedCall(f"{len(text)} characters of JSON: expected at most {limit}; send less at once")
     try:
@@ -98,7 +78,7 @@ def loads(text: str, limit: int = MAX_TEXT) -> Json:
         raise MalformedCall("a string holds half a surrogate pair: expected whole characters") from None
     except ValueError as error:
         raise MalformedCall(f"not JSON: {error}; expected one JSON value and nothing else") from None
-    if _depth(value) > MAX_DEPTH:
+    if measure(value, MAX_TEXT).depth > MAX_DEPTH:
         raise MalformedCall(f"JSON is nested too deep: expected at most {MAX_DEPTH} levels")
     return value
 
@@ -110,7 +90,7 @@ def closed(schema: Mapping[str, Any]) -> Node:
     is not. Objects put together from several schemas (`allOf` and the like) stay as they are: there, closing
     one part would forbid the others.
     """
-    root: Node = copy.deepcopy(dict(schema))
+    root = flattened(schema)
     shut: dict[str, bool] = {}
     agenda = [("", root, True, False)]
     seen: set[tuple[str, bool, bool]] = set()
@@ -129,29 +109,13 @@ def closed(schema: Mapping[str, Any]) -> Node:
             ice = frozen or key in ("not", "if", "contains", "propertyNames")
             agenda.append((path + step, child, not ice and (key in _VALUES or through), ice))
         if (target := node.get("$ref", "")).startswith("#/"):
-            place = unquote(target[1:])
-            agenda.append((place, _resolve(root, place), close and alone, frozen))
+            place = followed(target)
+            agenda.append((place, resolve(root, place), close and alone, frozen))
     for path, close in shut.items():
-        node = _resolve(root, path)
+        node = resolve(root, path)
         if close and _states_all(node):
             node["additionalProperties"] = False
     return root
-
-
-def children(node: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """The schemas directly inside a schema, as (keyword, step of a JSON Pointer, schema)."""
-    for key in _MAPS:
-        if isinstance(inner := node.get(key), Mapping):
-            for name, child in inner.items():
-                if isinstance(child, (Mapping, bool)):
-                    yield key, f"/{key}/{_escape(name)}", child
-    for key in _LISTS:
-        if isinstance(inner := node.get(key), list):
-            for place, child in enumerate(inner):
-                yield key, f"/{key}/{place}", child
-    for key in _ONES:
-        if isinstance(inner := node.get(key), (Mapping, bool)):
-            yield key, f"/{key}", inner
 
 
 def _states_all(node: Node) -> bool:
@@ -160,22 +124,6 @@ def _states_all(node: Node) -> bool:
     parts = [part for key in ("allOf", "anyOf", "oneOf") for part in node.get(key, ())]
     parts += [node[key] for key in ("then", "else", "dependentSchemas") if key in node]
     return not any(word in json.dumps(parts) for word in ('"properties"', '"$ref"', '"patternProperties"'))
-
-
-def _places(root: Node) -> Iterator[tuple[str, Node]]:
-    """Every schema in the document, and what a local reference reaches outside the usual places."""
-    agenda: list[tuple[str, Any]] = [("", root)]
-    seen: set[str] = set()
-    while agenda:
-        path, node = agenda.pop()
-        if path in seen or not isinstance(node, Mapping):
-            continue
-        seen.add(path)
-        yield path, dict(node)
-        agenda += [(path + step, child) for _, step, child in children(node)]
-        reference = node.get("$ref")
-        if isinstance(reference, str) and reference.startswith("#/"):
-            agenda.append((unquote(reference[1:]), _resolve(root, unquote(reference[1:]))))
 
 
 def _check_json(schema: Mapping[str, Any]) -> None:
@@ -200,7 +148,7 @@ def _check_json(schema: Mapping[str, Any]) -> None:
             raise BadSchema("", f"a {type(value).__name__}", "nothing but JSON")
 
 
-def _check_references(root: Node, path: str, node: Node, anchors: set[str]) -> None:
+def _check_references(root: Node, path: str, node: Node, known: set[str]) -> None:
     for key in ("$ref", "$dynamicRef", "$recursiveRef"):
         reference = node.get(key)
         if reference is None:
@@ -208,46 +156,24 @@ def _check_references(root: Node, path: str, node: Node, anchors: set[str]) -> N
         if not isinstance(reference, str) or not reference.startswith("#"):
             raise BadSchema(path, f"{key} {reference!r}", "a reference inside (#/$defs/...): none is fetched")
         if reference.startswith("#/"):
-            if not isinstance(_resolve(root, unquote(reference[1:])), (Mapping, bool)):
+            if not isinstance(resolve(root, followed(reference)), (Mapping, bool)):
                 raise BadSchema(path, f"{key} {reference!r}, which leads nowhere", "a schema at that place")
-        elif reference != "#" and reference[1:] not in anchors:
+        elif reference != "#" and reference[1:] not in known:
             raise BadSchema(path, f"{key} {reference!r} without its anchor", "an $anchor of that name")
-
-
-def _anchors(node: Node) -> list[str]:
-    return [word for key in ("$anchor", "$dynamicAnchor") if isinstance(word := node.get(key), str)]
 
 
 def _check_patterns(path: str, node: Node) -> None:
     patterns = [node["pattern"]] if "pattern" in node else []
     for pattern in [*patterns, *node.get("patternProperties", {})]:
         if why := why_unsafe(pattern):
-            raise BadSchema(path, f"the pattern {_short(pattern)!r}, {why}", "a pattern without that")
+            raise BadSchema(path, f"the pattern {short(pattern)!r}, {why}", "a pattern without that")
 
 
-def _resolve(root: Node, path: str) -> Any:
-    """What a JSON Pointer points at; None when nothing is there."""
-    value: Any = root
-    for word in path.split("/")[1:]:
-        key = word.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, Mapping) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return None
-    return value
+def pointer(path: Any) -> str:
+    return "".join(f"/{escape(str(step))}" for step in path)
 
 
-def _pointer(path: Any) -> str:
-    return "".join(f"/{_escape(str(step))}" for step in path)
-
-
-def _escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")
-
-
-def _short(message: str) -> str:
+def short(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 3] + "..."
 
 
@@ -268,19 +194,3 @@ def _finite(digits: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the number {digits[:40]} is too large")
     return value
-
-
-def _depth(value: Json) -> int:
-    level: list[Json] = [value]
-    depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH + 1:
-            break
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (list, dict))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return depth

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import BadChoice, BadSchema, BadTool
-from .schema import Json, check_schema
+from .places import Json
+from .schema import check_schema
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """What a tool may be called: what every provider's interface takes."""
@@ -26,6 +27,8 @@ class Tool:
     """A JSON Schema of an object."""
     strict: bool = False
     """Refuse a grammar that cannot enforce the whole schema."""
+    returns: Mapping[str, Json] | None = None
+    """A JSON Schema of its structured result, where it states one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Choice:
 
 
 def read_tool(spec: Mapping[str, Any]) -> Tool:
-    """A tool from OpenAI's form or the bare one, checked once, here.
+    """A tool from OpenAI's form, the bare one or the Model Context Protocol's, checked once, here.
 
     Raises BadTool for a missing or odd name, a description that is no text, and a schema that is none.
     """
@@ -64,16 +67,19 @@ def read_tool(spec: Mapping[str, Any]) -> Tool:
     description = bare.get("description") or ""
     if not isinstance(description, str):
         raise BadTool(name, f"description as {type(description).__name__}", "text")
-    parameters = bare.get("parameters") or NO_PARAMETERS
+    parameters = bare.get("parameters") or bare.get("inputSchema") or bare.get("input_schema") or NO_PARAMETERS
     if not isinstance(parameters, Mapping):
         raise BadTool(name, f"parameters as {type(parameters).__name__}", "a JSON Schema of an object")
     if parameters.get("type", "object") != "object":
         raise BadTool(name, f"parameters of type {parameters['type']!r}", "a JSON Schema of an object")
-    try:
-        check_schema(parameters)
-    except BadSchema as bad:
-        raise BadTool(name, f"at {bad.path or '/'} of its parameters {bad.found}", bad.expected) from bad
-    return Tool(name, description, {"type": "object", **parameters}, bool(bare.get("strict", False)))
+    returns = bare.get("outputSchema", bare.get("output_schema"))
+    for what, schema in (("parameters", parameters), ("result", returns)):
+        try:
+            if schema is not None:
+                check_schema(schema)
+        except BadSchema as bad:
+            raise BadTool(name, f"at {bad.path or '/'} of its {what} {bad.found}", bad.expected) from bad
+    return Tool(name, description, {"type": "object", **parameters}, bool(bare.get("strict", False)), returns)
 
 
 def read_tools(specs: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:

@@ -40,6 +40,7 @@ class Call:
         self._ask = Ask(
             messages=read_messages(messages, model=host.engine.fingerprint),
             tools=tools,
+            granted=None if given.get("granted") is None else read_tools(given["granted"]),
             choice=read_choice(given.get("tool_choice"), tools),
             parallel=bool(given.get("parallel_tool_calls", True)),
             returns=bool(given.get("returns", True)),

@@ -10,14 +10,20 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langgraph.errors import GraphBubbleUp
+from langgraph.config import get_config
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from ...tools import Call, Dispatch, Verdict, decide, read_tools, validators
+from ...tools import BadTool, Call, Dispatch, Problem, Reject, Tool, Verdict, compact, decide, read_tool, validators
+from ...tools.limits import Limits
 from ..errors import RepairsSpent
-from ..execute.deadline import awithin, within
+from ..execute.authority import Place
+from ..execute.executor import Executor
+from ..execute.outcome import Job, Outcome
+from ..execute.policy import Policy
+from .langgraph_grants import Ceilings, ceilings_of, masked
+from .langgraph_jobs import ToolMessages, configured, key_of, messages_of, sibling_in, sibling_of
 
 Result = ToolMessage | Command[Any]
 REJECTED = "sostenuto_rejected"
@@ -30,15 +36,20 @@ def tool_node(
     *,
     timeout: float | None = None,
     repairs: int = REPAIRS,
+    executor: Executor | None = None,
+    grants: Ceilings | None = None,
     name: str = "tools",
 ) -> ToolNode:
     """A ToolNode that runs only calls that fit their tool's schema.
 
     A call that does not fit, names no tool, raises or takes longer than `timeout` seconds is answered with a short
-    error message; after `repairs` rejected calls in a row RepairsSpent ends the run.
+    error message; after `repairs` rejected calls in a row RepairsSpent ends the run. An `executor` of your own says
+    more of tools than how long they may take. `grants` are the most that this node may do, by tool; with it, what is
+    not granted is denied.
     """
     node = ToolNode(tools, name=name)
-    guard = Guard(list(node.tools_by_name.values()), timeout=timeout, repairs=repairs)
+    own = _executor(timeout, executor)
+    guard = Guard(list(node.tools_by_name.values()), repairs=repairs, executor=own, grants=grants)
     # ToolNode's own error handling is off: whatever a tool raises comes to the guard, which knows what to tell.
     return ToolNode(tools, name=name, handle_tool_errors=False, wrap_tool_call=guard.call, awrap_tool_call=guard.acall)
 
@@ -46,47 +57,74 @@ def tool_node(
 class Guard:
     """The check between a model and its tools: fits `ToolNode(wrap_tool_call=...)`, sync and async."""
 
-    def __init__(self, tools: Sequence[BaseTool], *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
-        self._tools = read_tools(convert_to_openai_tool(tool) for tool in tools)
+    def __init__(
+        self,
+        tools: Sequence[BaseTool],
+        *,
+        repairs: int = REPAIRS,
+        executor: Executor | None = None,
+        grants: Ceilings | None = None,
+    ) -> None:
+        self._executor = executor or Executor()
+        self._tools = tuple(self._read(tool) for tool in tools)
         self._validators = validators(self._tools)
-        self._timeout = _limit(timeout)
         self._repairs = repairs
+        self._grants = grants
 
     def call(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Result]) -> Result:
         """Run a call if it may be; otherwise, and when it fails, say so in a few words."""
-        rejected = self._check(request)
-        if rejected is not None:
-            return rejected
-        try:
-            return within(self._timeout, lambda: execute(request))
-        except GraphBubbleUp:
-            raise  # interrupts and commands of LangGraph's own
-        except Exception as error:  # a tool may raise anything: the model is told, the run goes on
-            return _failed(request, error)
+        job = self._job(request)
+        if not isinstance(job, Job):
+            return job
+        return _answer(request, self._executor.run(job, lambda: execute(request), _VALUES))
 
     async def acall(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[Result]]) -> Result:
         """As `call`, for coroutines."""
-        rejected = self._check(request)
-        if rejected is not None:
-            return rejected
-        try:
-            return await awithin(self._timeout, lambda: execute(request))
-        except GraphBubbleUp:
-            raise
-        except Exception as error:  # as above
-            return _failed(request, error)
+        job = self._job(request)
+        if not isinstance(job, Job):
+            return job
+        return _answer(request, await self._executor.arun(job, lambda: execute(request), _VALUES))
 
     def verdict(self, asked: ToolCall) -> Verdict:
         """May this call be dispatched?"""
-        text = json.dumps(asked["args"], ensure_ascii=False)
+        try:
+            text = json.dumps(asked["args"], ensure_ascii=False)
+        except RecursionError:
+            problem = Problem("", "the arguments are nested too deep")
+            return Reject(Call(str(asked["id"]), asked["name"], {}, ""), (problem,), compact([problem]))
         return decide(Call(str(asked["id"]), asked["name"], asked["args"], text), self._tools, self._validators)
 
-    def _check(self, request: ToolCallRequest) -> ToolMessage | None:
+    def _read(self, tool: BaseTool) -> Tool:
+        try:
+            return read_tool(convert_to_openai_tool(tool))
+        except (BadTool, ValueError):  # LangChain's own reading may refuse it first
+            self._executor.refuse(tool.name)
+            raise
+
+    def _job(self, request: ToolCallRequest) -> Job | ToolMessage:
+        known = configured(request)
+        sibling, whole = sibling_of(request, known)
+        if sibling is not None and whole:
+            self._executor.expect(sibling)
         verdict = self.verdict(request.tool_call)
+        place = Place(
+            str(known.get("tenant") or "default"),
+            str(known.get("thread_id") or ""),
+            str(known.get("langgraph_checkpoint_ns") or ""),
+        )
         if isinstance(verdict, Dispatch):
-            return None
+            return Job(
+                verdict.call,
+                verdict.tool,
+                place,
+                sibling=sibling,
+                ceilings=ceilings_of(self._grants, request.state),
+                key=key_of(request, known),
+                alone=not whole or sibling is None,
+            )
+        self._executor.reject(verdict.call, place, "invalid" if request.tool is not None else "unknown tool", sibling)
         told = verdict.message
-        before = _rejected_in_a_row(_messages(request.state))
+        before = _rejected_in_a_row(messages_of(request.state))
         if before >= self._repairs:
             raise RepairsSpent(f"{before + 1} tool calls in a row were rejected; the last: {told}")
         return _error(request, told, rejected=True)
@@ -99,10 +137,18 @@ class ToolGuard(AgentMiddleware):
     times a turn.
     """
 
-    def __init__(self, *, timeout: float | None = None, repairs: int = REPAIRS) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        repairs: int = REPAIRS,
+        executor: Executor | None = None,
+        grants: Ceilings | None = None,
+    ) -> None:
         super().__init__()
-        self._timeout = _limit(timeout)
         self._repairs = repairs
+        self._grants = grants
+        self._executor = _executor(timeout, executor)
         self._guards: dict[int, tuple[BaseTool | None, Guard]] = {}
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
@@ -116,38 +162,70 @@ class ToolGuard(AgentMiddleware):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
+        request = masked(request, self._executor.authority, self._grants, _configured())
         response = handler(request)
         for _ in range(self._repairs):
             again = _ask_again(request, response)
             if again is None:
                 break
             request, response = again, handler(again)
+        self._expect(response)
         return response
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
+        request = masked(request, self._executor.authority, self._grants, _configured())
         response = await handler(request)
         for _ in range(self._repairs):
             again = _ask_again(request, response)
             if again is None:
                 break
             request, response = again, await handler(again)
+        self._expect(response)
         return response
+
+    def _expect(self, response: ModelResponse[Any]) -> None:
+        """All of these calls will come, each as a task of its own: known only here, where they are new."""
+        said = response.result[-1]
+        if isinstance(said, AIMessage) and len(said.tool_calls) > 1 and said.id:
+            sibling = sibling_in(said, str(said.tool_calls[0]["id"]), _configured())
+            if sibling is not None:
+                self._executor.expect(sibling)
 
     def _guard(self, request: ToolCallRequest) -> Guard:
         # By the tool itself, which is kept along: two tools of one name may have different schemas.
         tool = request.tool
         if id(tool) not in self._guards:
-            guard = Guard([] if tool is None else [tool], timeout=self._timeout, repairs=self._repairs)
+            guard = Guard(
+                [] if tool is None else [tool], repairs=self._repairs, executor=self._executor, grants=self._grants
+            )
             self._guards[id(tool)] = (tool, guard)
         return self._guards[id(tool)][1]
 
 
-def _limit(timeout: float | None) -> float | None:
-    if timeout is not None and timeout <= 0:
-        raise ValueError(f"timeout: found {timeout}; expected seconds above 0, or None for no limit")
-    return timeout
+_VALUES = ToolMessages()
+
+
+def _configured() -> dict[str, Any]:
+    given = get_config()
+    return {**given.get("metadata", {}), **given.get("configurable", {})}
+
+
+def _executor(timeout: float | None, executor: Executor | None) -> Executor:
+    """The one given, or one that knows of tools only how long they may take. Raises ValueError for both at once."""
+    if executor is None:
+        return Executor(Policy(default=Limits(timeout=timeout)))
+    if timeout is not None:
+        raise ValueError(f"timeout {timeout} and an executor: give Policy(default=Limits(timeout={timeout})) to that")
+    return executor
+
+
+def _answer(request: ToolCallRequest, outcome: Outcome) -> Result:
+    if outcome.answered:
+        given: Result = outcome.value
+        return given
+    return _error(request, outcome.told, rejected=False)
 
 
 def once(specs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -176,21 +254,10 @@ def _ask_again(request: ModelRequest[Any], response: ModelResponse[Any]) -> Mode
     return request.override(messages=[*request.messages, last, correction])
 
 
-def _failed(request: ToolCallRequest, error: Exception) -> ToolMessage:
-    return _error(request, f"{request.tool_call['name']} failed: {type(error).__name__}: {error}"[:600], rejected=False)
-
-
 def _error(request: ToolCallRequest, told: str, *, rejected: bool) -> ToolMessage:
     call = request.tool_call
     extra = {REJECTED: True} if rejected else {}
     return ToolMessage(told, name=call["name"], tool_call_id=call["id"], status="error", additional_kwargs=extra)
-
-
-def _messages(state: Any) -> Sequence[AnyMessage]:
-    if isinstance(state, list):
-        return state
-    found = state.get("messages", []) if isinstance(state, dict) else getattr(state, "messages", [])
-    return list(found)
 
 
 def _rejected_in_a_row(messages: Sequence[AnyMessage]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from ...tools import Call, Tool, check_schema, closed
-from ...tools.schema import children
+from ...tools.places import children
 from ..ask import Ask, Message
 from ..errors import BadMessage
 from ..sampling import Sampling

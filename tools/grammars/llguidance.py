@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Self
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from ..bounds import Bounds, bounded
 from ..dialects import Dialect
 from ..errors import GrammarRefused
-from ..schema import Json, Node, check_schema, children, closed
+from ..grammar import Enforced
+from ..normal import normal
+from ..places import Json, Node, places, resolve
+from ..schema import check_schema, closed
 from ..spec import Choice, Tool
 
 CALLS = 16
@@ -38,6 +42,12 @@ class LLGuidanceCompiler:
         self._tokenizer = LLTokenizer(tokenizer_json, n_vocab=vocab, eos_token=list(eos))
         self._limits = LLParserLimits(verbose_errors=False)
         self._compile = lru_cache(maxsize=CACHED)(self._compiled)
+        self._prepare = lru_cache(maxsize=16 * CACHED)(self._prepared)
+
+    @classmethod
+    def alone(cls) -> LLGuidanceCompiler:
+        """For no model: every byte is a token. Good to see which schemas can be enforced."""
+        return cls("byte", eos=[261], vocab=262)
 
     def tools(
         self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, parallel: bool
@@ -54,36 +64,64 @@ class LLGuidanceCompiler:
             return None
         if not offered:
             raise GrammarRefused(f"the choice {choice}", "no such tool is offered")
-        schema = json.dumps(self._calls_schema(offered, dialect), ensure_ascii=False)
-        lark = self._turn(choice.mode == "auto", dialect, parallel=parallel)
-        names = ", ".join(tool.name for tool in offered)
-        source = _Source(f"the tools {names}", lark, schema, any(tool.strict for tool in offered))
+        bodies = tuple(self._call(tool, dialect) for tool in offered)
+        lark = self._turn(choice.mode == "auto", dialect, parallel=parallel, calls=len(offered))
         # Freedom is known by comparing masks, so only a grammar that begins with free text can have it.
-        return self._compile(source, dialect.begin if choice.mode == "auto" else None).fresh()
+        return self._compile(lark, bodies, dialect.begin if choice.mode == "auto" else None).fresh()
+
+    def check(self, tool: Tool) -> Enforced:
+        """See Compiler."""
+        found = self._prepare(json.dumps(tool.parameters, ensure_ascii=False), tool.name)
+        if tool.strict and found.residual:
+            raise GrammarRefused(f"the strict tool {tool.name}", f"it would leave out {', '.join(found.residual)}")
+        return Enforced(found.residual)
 
     def schema(self, schema: Mapping[str, Json]) -> LLGuidanceGrammar:
         """The grammar of one JSON value and then the end. Raises BadSchema, GrammarRefused."""
         check_schema(schema)
-        text = json.dumps(bounded(schema, self._bounds), ensure_ascii=False)
-        return self._compile(_Source("the schema", "start: value\nvalue: ", text, False), None).fresh()
+        found = self._prepare(json.dumps(schema, ensure_ascii=False), "")
+        return self._compile("start: value0", (_Body("", found),), None).fresh()
 
-    def _calls_schema(self, tools: Sequence[Tool], dialect: Dialect) -> Node:
-        """Any of the calls as one schema; every tool's own moves below $defs, its references with it."""
-        definitions = {}
-        calls: list[Node] = []
-        for place, tool in enumerate(tools):
-            home = f"#/$defs/{place}"
-            definitions[str(place)] = _moved(bounded(closed(tool.parameters), self._bounds), home)
-            properties = {dialect.name_key: {"const": tool.name}, dialect.arguments_key: {"$ref": home}}
-            call: Node = {"type": "object", "properties": properties, "required": list(properties)}
-            calls.append({**call, "additionalProperties": False})
-        return {"anyOf": calls, "$defs": definitions}
+    def _call(self, tool: Tool, dialect: Dialect) -> _Body:
+        self.check(tool)
+        found = self._prepare(json.dumps(tool.parameters, ensure_ascii=False), tool.name)
+        keys = [json.dumps(key) for key in (dialect.name_key, tool.name, dialect.arguments_key)]
+        head = r"\{{{}: ?{}, ?{}: ?".format(*map(_regex, keys))
+        return _Body(head, found)
 
-    def _turn(self, free: bool, dialect: Dialect, *, parallel: bool) -> str:
-        """The rules of a turn, ready for the schema of a call to be written behind."""
+    def _prepared(self, text: str, tool: str) -> _Prepared:
+        """As much of a schema as can be enforced: all of it, or what is left when the engine may look past the rest.
+
+        The arguments of a tool are closed to what they do not state; an answer of a schema is not.
+        """
+        given = json.loads(text)
+        schema, residual = normal(closed(given) if tool else given)
+        schema = bounded(schema, self._bounds)
+        left_out = set(residual)
+        for pattern in self._unreadable(schema):
+            left_out.add("pattern")
+            _without(schema, pattern)
+        for lenient in (False, True):
+            made = _Prepared(_json(schema, lenient=lenient), tuple(sorted(left_out)))
+            matcher = self._matcher("start: value0\n" + made.rule(0))
+            if not matcher.is_error():
+                left_out |= _keywords(matcher.get_grammar_warnings(), schema)
+                return replace(made, residual=tuple(sorted(left_out)))
+        raise GrammarRefused(f"the tool {tool}" if tool else "the schema", _said(matcher))
+
+    def _unreadable(self, schema: Node) -> list[str]:
+        """Patterns that the engine cannot read even where it may look past things: those that look around or back."""
+        found = {str(node["pattern"]) for _, node in places(schema) if "pattern" in node}
+        found |= {name for _, node in places(schema) for name in node.get("patternProperties", ())}
+        texts = {each: _json({"type": "string", "pattern": each}, lenient=False) for each in sorted(found)}
+        return [each for each, text in texts.items() if self._matcher("start: %json " + text + "\n").is_error()]
+
+    def _turn(self, free: bool, dialect: Dialect, *, parallel: bool, calls: int) -> str:
+        """The rules of a turn, without those of its calls."""
         begin, special = self._marker(dialect.begin)
         end, _ = self._marker(dialect.end)
-        body = f'body: "\\n"? value "\\n"? {end}\nvalue: '
+        any_call = " | ".join(f"call{place}" for place in range(calls))
+        body = f'body: "\\n"? call "\\n"? {end}\ncall: {any_call}'
         if not free:
             more = f'("\\n"? {begin} body){{0,{CALLS - 1}}}' if parallel else ""
             return f"start: {begin} body {more}\n{body}"
@@ -99,24 +137,17 @@ class LLGuidanceCompiler:
             return f"<[{tokens[0]}]>", True
         return json.dumps(marker), False
 
-    def _compiled(self, source: _Source, begin: str | None) -> _Template:
-        enforced: Literal["full", "partial"] = "full"
-        matcher = self._matcher(source, lenient=False)
+    def _compiled(self, lark: str, bodies: tuple[_Body, ...], begin: str | None) -> _Template:
+        text = "\n".join([lark, *(body.rules(place) for place, body in enumerate(bodies))]) + "\n"
+        matcher = self._matcher(text)
         if matcher.is_error():
-            reason = matcher.get_error().split("\n")[0]
-            if source.strict:
-                raise GrammarRefused(source.what, reason)
-            enforced, matcher = "partial", self._matcher(source, lenient=True)
-            if matcher.is_error():
-                raise GrammarRefused(source.what, matcher.get_error().split("\n")[0])
-        residual = tuple(matcher.get_grammar_warnings())
+            raise GrammarRefused("the turn", _said(matcher))
+        residual = tuple(sorted({word for body in bodies for word in body.schema.residual}))
         free = self._free(matcher, begin) if begin is not None else None
-        text = source.text(lenient=enforced == "partial")
-        return _Template(matcher, self._eos, self._vocab, text, enforced, residual, free)
+        return _Template(matcher, self._eos, self._vocab, text, Enforced(residual), free)
 
-    def _matcher(self, source: _Source, *, lenient: bool) -> LLMatcher:
-        grammar = LLMatcher.grammar_from_lark(source.text(lenient=lenient))
-        return LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
+    def _matcher(self, lark: str) -> LLMatcher:
+        return LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(lark), log_level=0, limits=self._limits)
 
     def _free(self, matcher: LLMatcher, begin: str) -> _Free | None:
         """The mask of free text, when the tokens it forbids cannot carry a part of the marker.
@@ -147,19 +178,14 @@ class LLGuidanceGrammar:
         return f"<{type(self).__name__} after {len(self._past)} tokens, {'done' if self.done else 'open'}>"
 
     @property
-    def enforced(self) -> Literal["full", "partial"]:
-        """Whether every keyword of the schemas is in the grammar."""
+    def enforced(self) -> Enforced:
+        """How much of its schemas it holds to."""
         return self._template.enforced
 
     @property
     def source(self) -> str:
         """The grammar from its start, for llguidance in another process: Lark, and JSON Schema behind `%json`."""
         return self._template.text
-
-    @property
-    def residual(self) -> tuple[str, ...]:
-        """What is not, in the engine's words."""
-        return self._template.residual
 
     @property
     def done(self) -> bool:
@@ -226,19 +252,26 @@ class LLGuidanceGrammar:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """All that decides what a grammar is."""
+class _Prepared:
+    """A schema that the engine takes, with what it looks past."""
 
-    what: str
-    lark: str
-    schema: str
-    strict: bool
+    text: str
+    residual: tuple[str, ...]
 
-    def text(self, *, lenient: bool) -> str:
-        """All of it as llguidance reads it."""
-        schema = json.loads(self.schema)
-        schema["x-guidance"] = {**_OPTIONS, "lenient": lenient}
-        return self.lark + "%json " + json.dumps(schema, ensure_ascii=False) + "\n"
+    def rule(self, place: int) -> str:
+        return f"value{place}: %json {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A call: what stands before its arguments, as a regular expression, and their schema."""
+
+    head: str
+    schema: _Prepared
+
+    def rules(self, place: int) -> str:
+        call = f'call{place}: HEAD{place} value{place} "}}"\nHEAD{place}: /{self.head}/\n' if self.head else ""
+        return call + self.schema.rule(place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +290,7 @@ class _Template:
     eos: frozenset[int]
     vocab: int
     text: str
-    enforced: Literal["full", "partial"]
-    residual: tuple[str, ...]
+    enforced: Enforced
     free: _Free | None
 
     def fresh(self) -> LLGuidanceGrammar:
@@ -274,16 +306,37 @@ class _Template:
         return sum(1 << token for token in self.eos).to_bytes(self.size, "little")
 
 
-def _moved(schema: Node, home: str) -> Node:
-    """The schema with its references following it to its new place."""
-    agenda: list[Any] = [schema]
-    while agenda:
-        node = agenda.pop()
-        if not isinstance(node, dict):
+def _json(schema: Node, *, lenient: bool) -> str:
+    return json.dumps({**schema, "x-guidance": {**_OPTIONS, "lenient": lenient}}, ensure_ascii=False)
+
+
+def _said(matcher: LLMatcher) -> str:
+    """What the engine found wrong, without where it stood in a text that nobody has seen."""
+    return re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", matcher.get_error().split("\n")[0])
+
+
+def _regex(text: str) -> str:
+    """The text as it stands, for a regular expression between slashes."""
+    return re.sub(r"[\\.+*?()|\[\]{}^$/]", r"\\\g<0>", text)
+
+
+def _without(schema: Node, pattern: str) -> None:
+    for where in [resolve(schema, path) for path, _ in places(schema)]:
+        if isinstance(where, dict) and where.get("pattern") == pattern:
+            del where["pattern"]
+        if isinstance(where, dict) and pattern in where.get("patternProperties", ()):
+            del where["patternProperties"][pattern]
+
+
+def _keywords(warnings: Sequence[str], schema: Node) -> set[str]:
+    """What the engine says it looks past, as keywords."""
+    used = {key for _, node in places(schema) for key in node}
+    found: set[str] = set()
+    for warning in warnings:
+        if warning.startswith("Unimplemented keys: "):
+            found.update(json.loads(warning.removeprefix("Unimplemented keys: ")))
             continue
-        reference = node.get("$ref")
-        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-            node["$ref"] = home + reference[1:]
-        node.pop("$schema", None)
-        agenda += [child for _, _, child in children(node)]
-    return schema
+        known = [word for word in ("oneOf", "minProperties", "maxProperties", "format") if word in used]
+        named = [word for word in known if word in warning or ("/" in warning and word.endswith("Properties"))]
+        found.update(named or [warning[:80]])
+    return found
