@@ -334,7 +334,7 @@ def _keywords(warnings: Sequence[str], schema: Node) -> set[str]:
     found: set[str] = set()
     for warning in warnings:
         if warning.startswith("Unimplemented keys: "):
-            found.update(json.loads(warning.removeprefix("Unimplemented keys: ")))
+            found.update(re.findall(r'"([^"]+)"', warning))
             continue
         known = [word for word in ("oneOf", "minProperties", "maxProperties", "format") if word in used]
         named = [word for word in known if word in warning or ("/" in warning and word.endswith("Properties"))]
