@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from ..tools import Dialect, Tool, render_call, render_examples, render_result, render_tools
+from ..tools import Dialect, Tool, render_calls, render_examples, render_result, render_tools
 from .ask import Message
 from .errors import BadMessage
 
@@ -66,8 +66,8 @@ class Renderer:
             case "assistant":
                 if message.tokens:
                     return {"role": "assistant", "content": f"{self._mark}{index}-"}
-                calls = [render_call(dialect, call.name, call.text) for call in message.calls]
-                return {"role": "assistant", "content": "\n".join([message.text, *calls] if message.text else calls)}
+                calls = render_calls(dialect, [(call.name, call.text) for call in message.calls])
+                return {"role": "assistant", "content": "\n".join(part for part in (message.text, calls) if part)}
             case "tool":
                 result = render_result(dialect, message.tool, message.text)
                 return {"role": dialect.result_role, "name": message.tool, "content": result}

@@ -3,11 +3,18 @@
 from .bounds import Bounds
 from .decide import Dispatch, Reject, Verdict, decide, judge_result, result_validators, shape, validators
 from .dialects import (
+    DEEPSEEK,
+    DEEPSEEK_V31,
+    DIALECTS,
     HERMES,
+    LLAMA,
+    MISTRAL,
+    MISTRAL_ARGS,
     SMOLLM,
     Dialect,
     dialect_for,
     render_call,
+    render_calls,
     render_examples,
     render_result,
     render_tools,
@@ -31,7 +38,13 @@ from .spec import Call, Choice, Tool, read_choice, read_tool, read_tools
 from .validate import Validator
 
 __all__ = [
+    "DEEPSEEK",
+    "DEEPSEEK_V31",
+    "DIALECTS",
     "HERMES",
+    "LLAMA",
+    "MISTRAL",
+    "MISTRAL_ARGS",
     "SMOLLM",
     "ArgumentsDelta",
     "BadChoice",
@@ -74,6 +87,7 @@ __all__ = [
     "read_tool",
     "read_tools",
     "render_call",
+    "render_calls",
     "render_examples",
     "render_result",
     "render_tools",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .apart import weighed
 from .places import Node, children
 
 NUMBER = 10**15
@@ -40,36 +42,46 @@ def bounded(schema: Mapping[str, Any], bounds: Bounds) -> Node:
     refers to itself may still nest without end, and so may what `allOf` puts together.
     """
     root: Node = copy.deepcopy(dict(schema))
-    _bound(root, bounds, part=False)
+    _Bounding(weighed(root), bounds).bound("", root, part=False)
     return root
 
 
-def _bound(node: Node, bounds: Bounds, *, part: bool) -> None:
-    """Bounds a schema in place; a `part` adds to an object whose size is not its own affair."""
-    whole = "type" in node or "properties" in node
-    for key, step, child in list(children(node)):
-        if key in _PLACES and (child is True or (isinstance(child, dict) and not child.keys() - _NOTES)):
-            _replace(node, key, step, _anything(bounds))
-        elif isinstance(child, dict) and key not in ("not", "if"):
-            _bound(child, bounds, part=key in _PARTS and (whole or part))
-    if "enum" in node or "const" in node:
-        return
-    if "type" not in node:
-        named = next((name for name, words in _HINTS if words & node.keys()), None)
-        if named is None:
+class _Bounding:
+    """Where a value may have to not fit, nothing is added: what is bounded away would count as not fitting."""
+
+    def __init__(self, left: set[str], bounds: Bounds) -> None:
+        self._left = left
+        self._bounds = bounds
+
+    def bound(self, path: str, node: Node, *, part: bool) -> None:
+        """Bounds a schema in place; a `part` adds to an object whose size is not its own affair."""
+        if path in self._left:
             return
-        node["type"] = named
-    kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
-    if "string" in kinds:
-        node.setdefault("maxLength", max(bounds.characters, node.get("minLength", 0)))
-    if "array" in kinds:
-        node.setdefault("maxItems", max(bounds.items, node.get("minItems", 0)))
-        if "prefixItems" not in node:
-            node.setdefault("items", _anything(bounds))
-    if "object" in kinds and not part and node.get("additionalProperties") is not False:
-        _bound_object(node, bounds)
-    if "integer" in kinds or "number" in kinds:
-        _bound_number(node, whole="number" not in kinds)
+        bounds = self._bounds
+        whole = "type" in node or "properties" in node
+        for key, step, child in list(children(node)):
+            if key in _PLACES and (child is True or (isinstance(child, dict) and not child.keys() - _NOTES)):
+                _replace(node, key, step, _anything(bounds))
+            elif isinstance(child, dict):
+                self.bound(path + step, child, part=key in _PARTS and (whole or part))
+        if "enum" in node or "const" in node:
+            return
+        if "type" not in node:
+            named = next((name for name, words in _HINTS if words & node.keys()), None)
+            if named is None:
+                return
+            node["type"] = named
+        kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
+        if "string" in kinds:
+            node.setdefault("maxLength", max(bounds.characters, node.get("minLength", 0)))
+        if "array" in kinds:
+            node.setdefault("maxItems", max(bounds.items, node.get("minItems", 0)))
+            if "prefixItems" not in node:
+                node.setdefault("items", _anything(bounds))
+        if "object" in kinds and not part and node.get("additionalProperties") is not False and _alone(node):
+            _bound_object(node, bounds)
+        if "integer" in kinds or "number" in kinds:
+            _bound_number(node, whole="number" not in kinds)
 
 
 def _bound_object(node: Node, bounds: Bounds) -> None:
@@ -91,6 +103,13 @@ def _bound_number(node: Node, *, whole: bool) -> None:
         node["minimum"] = min(-NUMBER, -10 * int(abs(most or 0)))
     if not whole:
         node.setdefault("multipleOf", GRAIN)
+
+
+def _alone(node: Node) -> bool:
+    """Whether all of an object's properties are stated here, and not in schemas that add to this one."""
+    parts = [inner for key, _, inner in children(node) if key in _PARTS]
+    words = json.dumps(parts)
+    return "$ref" not in node and not any(f'"{key}"' in words for key in ("properties", "$ref", "patternProperties"))
 
 
 def _replace(node: Node, key: str, step: str, value: Node) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .places import Json
@@ -20,9 +20,23 @@ class Dialect:
 
     name: str
     begin: str
+    """Before every call; empty where only the first brace of the answer tells (`anchored`) or `opening` does."""
     end: str
+    """After every call; empty where a call ends with its object."""
     name_key: str = "name"
     arguments_key: str = "arguments"
+    opening: str = ""
+    """Before all calls of an answer together; empty where they stand each on their own."""
+    lead: str = ""
+    """Between the opening and the first call."""
+    closing: str = ""
+    between: str = "\n"
+    head: str = ""
+    """What stands before bare arguments, `{name}` in it; empty where name and arguments are in one JSON object."""
+    tail: str = ""
+    """What stands after them."""
+    anchored: bool = False
+    """A call is what begins the answer with a brace, and nothing that comes later."""
     system: str = ""
     """Text that lists the tools, `{tools}` where they go; empty when the chat template lists them itself."""
     examples: tuple[tuple[str, str], ...] = ()
@@ -65,18 +79,72 @@ Measured on the 135M weights: a result after every example keeps the model from 
 call again after a real result; so one example has its result and the last has not.
 """
 
-_NATIVE = ("tool_call>", "tools")
+LLAMA = Dialect(
+    name="llama", begin="", end="", arguments_key="parameters", between="; ", anchored=True, result="{content}"
+)
+"""Llama 3.1 to 3.3: the whole answer is a call, several are parted by semicolons."""
+
+MISTRAL = Dialect(
+    name="mistral",
+    begin="",
+    end="",
+    opening="[TOOL_CALLS]",
+    lead="[",
+    closing="]",
+    between=", ",
+    result="{content}",
+)
+"""Mistral up to the tenth version of its tokenizer: one array of calls."""
+
+MISTRAL_ARGS = Dialect(
+    name="mistral-args", begin="[TOOL_CALLS]", end="", head="{name}[ARGS]", between="", result="{content}"
+)
+"""Mistral from the eleventh version on: name and arguments, each call behind its own marker."""
+
+_CALLS, _SEP = "<\uff5ctool\u2581calls\u2581begin\uff5c>", "<\uff5ctool\u2581sep\uff5c>"
+DEEPSEEK = Dialect(
+    name="deepseek",
+    opening=_CALLS,
+    begin="<\uff5ctool\u2581call\u2581begin\uff5c>",
+    head="function" + _SEP + "{name}\n```json\n",
+    tail="\n```",
+    end="<\uff5ctool\u2581call\u2581end\uff5c>",
+    closing="<\uff5ctool\u2581calls\u2581end\uff5c>",
+    result="{content}",
+)
+"""DeepSeek V3 and R1."""
+
+DEEPSEEK_V31 = replace(DEEPSEEK, name="deepseek-v3.1", head="{name}" + _SEP, tail="", between="")
+
+DIALECTS = {each.name: each for each in (HERMES, SMOLLM, LLAMA, MISTRAL, MISTRAL_ARGS, DEEPSEEK, DEEPSEEK_V31)}
+
+_NATIVE: tuple[tuple[tuple[str, ...], Dialect], ...] = (
+    (("tool_call>", "tools"), HERMES),
+    (("[TOOL_CALLS]", "[ARGS]"), MISTRAL_ARGS),
+    (("[TOOL_CALLS]",), MISTRAL),
+    ((_CALLS, "```json"), DEEPSEEK),
+    ((_CALLS,), DEEPSEEK_V31),
+    (('"parameters": ', "tools", "<|start_header_id|>"), LLAMA),
+)
+"""Words of a chat template that lists tools itself, and the dialect it teaches; the first that fits counts."""
+_NAMED = (
+    (("qwen", "hermes", "smollm3"), HERMES),
+    (("llama-3", "llama3"), LLAMA),
+    (("mistral", "mixtral", "ministral"), MISTRAL),
+    (("deepseek-v3.1", "deepseek-v3.2"), DEEPSEEK_V31),
+    (("deepseek",), DEEPSEEK),
+)
 
 
 def dialect_for(model_name: str, template: str | None) -> Dialect:
-    """HERMES when the model's chat template lists tools itself, else SMOLLM, which needs no template's help.
+    """The dialect that the model's chat template teaches, else SMOLLM, which needs no template's help.
 
     The name decides only where the template is unknown (None).
     """
     if template is not None:
-        return HERMES if all(word in template for word in _NATIVE) else SMOLLM
+        return next((one for words, one in _NATIVE if all(word in template for word in words)), SMOLLM)
     lower = model_name.lower()
-    return HERMES if any(word in lower for word in ("qwen", "hermes", "smollm3")) else SMOLLM
+    return next((one for words, one in _NAMED if any(word in lower for word in words)), SMOLLM)
 
 
 def render_tools(dialect: Dialect, tools: Sequence[Tool]) -> str:
@@ -98,8 +166,15 @@ def render_examples(dialect: Dialect, tools: Sequence[Tool]) -> tuple[tuple[str,
 
 def render_call(dialect: Dialect, name: str, arguments_text: str) -> str:
     """A call as the model writes it, arguments byte for byte."""
-    keys = f'"{dialect.name_key}": {json.dumps(name, ensure_ascii=False)}, "{dialect.arguments_key}": '
-    return f"{dialect.begin}{{{keys}{arguments_text}}}{dialect.end}"
+    return render_calls(dialect, [(name, arguments_text)])
+
+
+def render_calls(dialect: Dialect, calls: Sequence[tuple[str, str]]) -> str:
+    """All calls of an answer, as (name, text of the arguments), as the model writes them."""
+    if not calls:
+        return ""
+    written = [dialect.begin + _written(dialect, name, text) + dialect.end for name, text in calls]
+    return dialect.opening + dialect.lead + dialect.between.join(written) + dialect.closing
 
 
 def render_result(dialect: Dialect, name: str, content: str) -> str:
@@ -107,10 +182,18 @@ def render_result(dialect: Dialect, name: str, content: str) -> str:
 
     A marker inside the content is broken up, so that a tool cannot end its own result or write a call.
     """
-    for marker in (dialect.begin, dialect.end, "<tool_response>", "</tool_response>"):
+    markers = (dialect.opening, dialect.begin, dialect.end, "<tool_response>", "</tool_response>")
+    for marker in (each for each in markers if len(each) > 1):
         content = content.replace(marker, marker[:1] + " " + marker[1:])
     before, _, after = dialect.result.partition("{content}")
     return before.replace("{name}", name) + content + after.replace("{name}", name)
+
+
+def _written(dialect: Dialect, name: str, arguments_text: str) -> str:
+    if dialect.head:
+        return dialect.head.replace("{name}", name) + arguments_text + dialect.tail
+    keys = f'"{dialect.name_key}": {json.dumps(name, ensure_ascii=False)}, "{dialect.arguments_key}": '
+    return f"{{{keys}{arguments_text}}}"
 
 
 def _listed(tool: Tool) -> str:

@@ -14,8 +14,7 @@ FORMATS = frozenset(
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"],
 )
 """Formats that a grammar may hold a model to. The validator takes all of them for notes."""
-LEGACY = frozenset(["dependencies", "additionalItems", "definitions"])
-
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _NOTES = frozenset(
     [
         "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment",
@@ -39,6 +38,9 @@ def normal(schema: Mapping[str, Any]) -> tuple[Node, tuple[str, ...]]:
             continue
         for key in _NOTES & node.keys():
             del node[key]
+        for key in _COUNTS:
+            if isinstance(node.get(key), float):
+                node[key] = int(node[key])  # 2.0 is a count to JSON Schema, and none to engines
         if "format" in node and node["format"] not in FORMATS:
             residual.add("format")
             del node["format"]
@@ -96,6 +98,6 @@ def _ends(path: str, node: Mapping[str, Any], ended: set[str], nodes: Mapping[st
         escaped = {name: name.replace("~", "~0").replace("/", "~1") for name in required if name in stated}
         return all(known(f"{path}/properties/{name}") for name in escaped.values())
     if kinds == "array" and node.get("minItems", 0) > 0:
-        places_of = inside.get("prefixItems", [])[: node["minItems"]]
+        places_of = inside.get("prefixItems", [])[: int(node["minItems"])]
         return all(known(place) for place in [*places_of, *inside.get("items", ())])
     return True

@@ -40,14 +40,16 @@ class ObjectScanner:
     spans are JSON is for `loads` to say. The state is `inside`, then `closed` or `broken` (see `fault`).
     """
 
-    def __init__(self, name_key: str, arguments_key: str) -> None:
+    def __init__(self, name_key: str, arguments_key: str, *, bare: bool = False) -> None:
+        """`bare`: only the arguments are written, the name stood before them."""
         self._name_key = name_key
         self._arguments_key = arguments_key
         self.state: Literal["inside", "closed", "broken"] = "inside"
         self.fault = ""
-        self._expect: Literal["{", "key", ":", "value", "in value", ","] = "{"
+        self._expect: Literal["{", "key", ":", "value", "in value", ","] = "value" if bare else "{"
         self._first = True
-        self._key: str | None = None
+        self._bare = bare
+        self._key: str | None = arguments_key if bare else None
         self._seen: set[str] = set()
         self._span: list[str] = []
         self._depth = 0
@@ -166,6 +168,8 @@ class ObjectScanner:
         elif self._key == self._arguments_key:
             if not span.startswith("{") and span != "null":
                 self._break(0, f"{self._arguments_key!r} must be an object, found {span[:20]!r}")
+            elif self._bare:
+                self._end(pieces)
         else:
             self._break(0, f"the key {self._key!r} does not belong to a call")
 

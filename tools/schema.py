@@ -11,6 +11,7 @@ from jsonschema import FormatChecker
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 
+from .apart import apart
 from .errors import BadSchema, MalformedCall
 from .ids import flattened, followed
 from .patterns import why_unsafe
@@ -104,9 +105,10 @@ def closed(schema: Mapping[str, Any]) -> Node:
         for key, step, child in children(node):
             if key in _DEFINITIONS:
                 continue
-            single = key in ("anyOf", "oneOf") or (key == "allOf" and len(node[key]) == 1)
+            single = key == "anyOf" or (key in ("allOf", "oneOf") and len(node[key]) == 1)
+            single |= key == "oneOf" and apart(root, node[key])
             through = close and alone and single
-            ice = frozen or key in ("not", "if", "contains", "propertyNames")
+            ice = frozen or key in ("not", "if", "contains", "propertyNames") or (key == "oneOf" and not single)
             agenda.append((path + step, child, not ice and (key in _VALUES or through), ice))
         if (target := node.get("$ref", "")).startswith("#/"):
             place = followed(target)

@@ -35,7 +35,7 @@ def work(root: Node) -> Work:
 
     Raises BadSchema for one that comes back to itself without going inward, and for one that unfolds too far.
     """
-    graph = _Graph(root)
+    graph = Graph(root)
     steps = _steps(graph, "")
     targets = {target for path in graph.nodes for target in graph.references(path)}
     if len(targets) > MAX_TARGETS:
@@ -79,7 +79,7 @@ def measure(value: Json, most: int = MAX_WORK) -> Size:
     return Size(count, text, key, depth)
 
 
-class _Graph:
+class Graph:
     """A schema as places and the ways between them."""
 
     def __init__(self, root: Node) -> None:
@@ -108,6 +108,7 @@ class _Graph:
         return [path + step for key, step, _ in children(node) if key in _IN_PLACE] + self.references(path)
 
     def reached(self, start: str) -> set[str]:
+        """Every place that can be come to from here, inward and by references."""
         agenda, seen = [start], {start}
         while agenda:
             path = agenda.pop()
@@ -124,7 +125,7 @@ class _Graph:
             yield from self.references(path)
 
 
-def _steps(graph: _Graph, start: str) -> int:
+def _steps(graph: Graph, start: str) -> int:
     """The most that any place reached from `start` unfolds to."""
     done: dict[str, int] = {}
     most = 1
@@ -133,7 +134,7 @@ def _steps(graph: _Graph, start: str) -> int:
     return most
 
 
-def _unfolded(graph: _Graph, start: str, done: dict[str, int]) -> int:
+def _unfolded(graph: Graph, start: str, done: dict[str, int]) -> int:
     open_now: set[str] = set()
     agenda: list[tuple[str, bool]] = [(start, False)]
     while agenda:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,24 @@ from hypothesis import assume, given
 from sostenuto.tools import (
     SMOLLM,
     BadSchema,
+    Bounds,
+    Call,
     Choice,
     Enforced,
     GrammarRefused,
+    Reject,
     Validator,
     check_schema,
+    closed,
+    decide,
     intersect,
     narrowed,
     read_tool,
     render_call,
+    validators,
 )
+from sostenuto.tools.apart import apart, weighed
+from sostenuto.tools.bounds import bounded
 from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
 from sostenuto.tools.normal import endless, normal
 
@@ -184,6 +193,52 @@ def test_a_narrowed_tool_can_write_only_what_is_granted(alone: LLGuidanceCompile
     assert alone.check(granted).residual == ()
     with pytest.raises(BadSchema):
         narrowed(wide, {"$ref": "https://example.com"})
+
+
+OVERLAPPING: dict[str, Any] = {
+    "oneOf": [
+        {"properties": {"a": {}, "b": {}}, "required": ["a"]},
+        {"$ref": "#/$defs/other"},
+    ],
+    "$defs": {"other": {"properties": {"c": {}, "d": {"properties": {"e": {}}}}, "required": ["c"]}},
+}
+TAGGED: dict[str, Any] = {
+    "oneOf": [
+        {"properties": {"kind": {"const": "a"}, "x": {"type": "string"}}, "required": ["kind"], "type": "object"},
+        {"$ref": "#/$defs/other"},
+    ],
+    "$defs": {"other": {"properties": {"kind": {"enum": ["b", "c"]}}, "required": ["kind"], "type": "object"}},
+}
+
+
+def test_alternatives_that_overlap_are_neither_closed_nor_bounded(alone: LLGuidanceCompiler) -> None:
+    assert not apart(OVERLAPPING, OVERLAPPING["oneOf"])
+    assert closed(OVERLAPPING) == OVERLAPPING
+    assert bounded(OVERLAPPING, Bounds()) == OVERLAPPING
+    assert weighed(OVERLAPPING) >= {"/oneOf/0", "/oneOf/1", "/$defs/other", "/$defs/other/properties/d"}
+    made = tool({"x": OVERLAPPING | {"$defs": {}}, "y": {}}, **{"$defs": OVERLAPPING["$defs"]})
+    assert alone.check(made).residual == ("oneOf",)
+    both: dict[str, Any] = {"x": {"a": 1, "c": 2}, "y": 1}
+    assert isinstance(decide(Call("c", "f", both, json.dumps(both)), [made], validators([made])), Reject)
+
+
+def test_alternatives_that_say_which_they_are_are_closed(alone: LLGuidanceCompiler) -> None:
+    assert apart(TAGGED, TAGGED["oneOf"])
+    shut = closed(TAGGED)
+    assert shut["oneOf"][0]["additionalProperties"] is False
+    assert shut["$defs"]["other"]["additionalProperties"] is False
+    assert weighed(TAGGED) == set()
+
+
+@given(SCHEMAS, VALUES)
+def test_whatever_fits_a_schema_that_was_closed_or_bounded_fits_the_schema(schema: Any, value: Any) -> None:
+    try:
+        made = normal(schema)[0]
+    except GrammarRefused:
+        assume(False)
+    for narrower in (bounded(made, Bounds(2, 2)), closed(schema), bounded(closed(made), Bounds(2, 2))):
+        if Validator(narrower).problems(value) == ():
+            assert Validator(schema).problems(value) == ()
 
 
 def test_equal_tools_are_compiled_once_and_share_no_state(alone: LLGuidanceCompiler) -> None:

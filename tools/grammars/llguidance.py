@@ -26,6 +26,7 @@ CACHED = 64
 
 _OPTIONS = {"whitespace_flexible": False, "key_separator": ": ?", "item_separator": ", ?"}
 """At most one space, after colons and commas: with unbounded whitespace an answer may never end."""
+_SPACE = r"/[ \n]/"
 
 
 class LLGuidanceCompiler:
@@ -67,7 +68,8 @@ class LLGuidanceCompiler:
         bodies = tuple(self._call(tool, dialect) for tool in offered)
         lark = self._turn(choice.mode == "auto", dialect, parallel=parallel, calls=len(offered))
         # Freedom is known by comparing masks, so only a grammar that begins with free text can have it.
-        return self._compile(lark, bodies, dialect.begin if choice.mode == "auto" else None).fresh()
+        sign = dialect.opening or dialect.begin or "{"
+        return self._compile(lark, bodies, sign if choice.mode == "auto" else None).fresh()
 
     def check(self, tool: Tool) -> Enforced:
         """See Compiler."""
@@ -80,14 +82,16 @@ class LLGuidanceCompiler:
         """The grammar of one JSON value and then the end. Raises BadSchema, GrammarRefused."""
         check_schema(schema)
         found = self._prepare(json.dumps(schema, ensure_ascii=False), "")
-        return self._compile("start: value0", (_Body("", found),), None).fresh()
+        return self._compile("start: value0", (_Body("", "", found),), None).fresh()
 
     def _call(self, tool: Tool, dialect: Dialect) -> _Body:
         self.check(tool)
         found = self._prepare(json.dumps(tool.parameters, ensure_ascii=False), tool.name)
+        if dialect.head:
+            before, after = dialect.head.split("{name}")
+            return _Body(self._spelled(before + tool.name + after), self._spelled(dialect.tail), found)
         keys = [json.dumps(key) for key in (dialect.name_key, tool.name, dialect.arguments_key)]
-        head = r"\{{{}: ?{}, ?{}: ?".format(*map(_regex, keys))
-        return _Body(head, found)
+        return _Body(r"/\{{{}: ?{}, ?{}: ?/".format(*map(_regex, keys)), '"}"', found)
 
     def _prepared(self, text: str, tool: str) -> _Prepared:
         """As much of a schema as can be enforced: all of it, or what is left when the engine may look past the rest.
@@ -117,25 +121,45 @@ class LLGuidanceCompiler:
         return [each for each, text in texts.items() if self._matcher("start: %json " + text + "\n").is_error()]
 
     def _turn(self, free: bool, dialect: Dialect, *, parallel: bool, calls: int) -> str:
-        """The rules of a turn, without those of its calls."""
-        begin, special = self._marker(dialect.begin)
-        end, _ = self._marker(dialect.end)
-        any_call = " | ".join(f"call{place}" for place in range(calls))
-        body = f'body: "\\n"? call "\\n"? {end}\ncall: {any_call}'
-        if not free:
-            more = f'("\\n"? {begin} body){{0,{CALLS - 1}}}' if parallel else ""
-            return f"start: {begin} body {more}\n{body}"
-        # A lazy lexeme ends with the first marker, however many tokens spell it.
-        head = f"head: TEXT {begin}" if special else f"head[lazy]: TEXT {begin}"
-        start = f"(head body){{0,{CALLS}}} TEXT" if parallel else "TEXT | head body"
-        return f"start: {start}\n{head}\nTEXT: /(.|\\n)*/\n{body}"
+        """The rules of a turn, without those of its calls.
 
-    def _marker(self, marker: str) -> tuple[str, bool]:
-        """The marker as a rule writes it: text, or the special token some tokenizers have for it."""
-        tokens = self._tokenizer.tokenize_str(marker, parse_special=True)
-        if len(tokens) == 1 and self._tokenizer.is_special_token(tokens[0]):
-            return f"<[{tokens[0]}]>", True
-        return json.dumps(marker), False
+        `one` is a call with what always stands around it, `all` is what one answer may hold of them where they stand
+        together; free text may go before, and where they do not, between and after.
+        """
+        begin, end, opening = (self._spelled(each) for each in (dialect.begin, dialect.end, dialect.opening))
+        any_call = " | ".join(f"call{place}" for place in range(calls))
+        # Where a marker stands on both sides, a line break may stand inside of them.
+        blank = '"\\n"?' if dialect.end and not dialect.opening else ""
+        rules = [f"call: {any_call}", f"body: {blank} call {blank} {end}", "TEXT: /(.|\\n)*/"]
+        joint = f"({_blanks(dialect.between)} {begin} body){{0,{CALLS - 1}}}" if parallel else ""
+        together = f"{self._spelled(dialect.lead)} {begin} body {joint} {self._spelled(dialect.closing)}"
+        if dialect.anchored:
+            rules.append(r"PROSE: /(\s*[^\s{](.|\n)*)?/")
+            start = f"{together} | PROSE" if free else together
+        elif not free:
+            start = f"{opening} {together}"
+        else:
+            sign = opening if dialect.opening else begin
+            # A lazy lexeme ends with the first marker, however many tokens spell it.
+            rules.append(f"head: TEXT {sign}" if sign.startswith("<") else f"head[lazy]: TEXT {sign}")
+            alone = f"(head body){{0,{CALLS}}} TEXT" if parallel else "TEXT | head body"
+            start = f"TEXT | head {together}" if dialect.opening else alone
+        return "\n".join([f"start: {start}", *rules])
+
+    def _spelled(self, text: str) -> str:
+        """Text as a rule writes it, with the special tokens that some tokenizers have for parts of it."""
+        parts: list[str] = []
+        plain: list[int] = []
+        for token in [*self._tokenizer.tokenize_str(text, parse_special=True), None]:
+            if token is not None and not self._tokenizer.is_special_token(token):
+                plain.append(token)
+                continue
+            if plain:
+                parts.append(json.dumps(self._tokenizer.decode_str(plain), ensure_ascii=False))
+                plain = []
+            if token is not None:
+                parts.append(f"<[{token}]>")
+        return " ".join(parts)
 
     def _compiled(self, lark: str, bodies: tuple[_Body, ...], begin: str | None) -> _Template:
         text = "\n".join([lark, *(body.rules(place) for place, body in enumerate(bodies))]) + "\n"
@@ -155,11 +179,18 @@ class LLGuidanceCompiler:
         What llguidance forbids in free text is no text: control tokens, and bytes that are no UTF-8 by
         themselves. Such tokens may be let through, and then free text needs no mask at all.
         """
-        mask = matcher.deep_copy().compute_bitmask()
+        prose = matcher.deep_copy()
+        if begin == "{":  # only the first character decides
+            prose.try_consume_tokens(self._tokenizer.tokenize_str("a"))
+        mask = prose.compute_bitmask()
         refused = frozenset(token for token in range(self._vocab) if not mask[token >> 3] >> (token & 7) & 1)
         first = begin[0].encode()
         for token in refused:
-            if not self._tokenizer.is_special_token(token) and first in self._tokenizer.decode_bytes([token]):
+            if (
+                begin != "{"
+                and not self._tokenizer.is_special_token(token)
+                and first in self._tokenizer.decode_bytes([token])
+            ):
                 return None
         return _Free(mask, refused)
 
@@ -264,13 +295,14 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A call: what stands before its arguments, as a regular expression, and their schema."""
+    """A call: its arguments' schema, and what stands before and after them, as rules write it."""
 
     head: str
+    tail: str
     schema: _Prepared
 
     def rules(self, place: int) -> str:
-        call = f'call{place}: HEAD{place} value{place} "}}"\nHEAD{place}: /{self.head}/\n' if self.head else ""
+        call = f"call{place}: {self.head} value{place} {self.tail}\n" if self.head else ""
         return call + self.schema.rule(place)
 
 
@@ -310,6 +342,12 @@ def _json(schema: Node, *, lenient: bool) -> str:
     return json.dumps({**schema, "x-guidance": {**_OPTIONS, "lenient": lenient}}, ensure_ascii=False)
 
 
+def _blanks(between: str) -> str:
+    """What parts two calls, with or without the blanks in it."""
+    mark = between.strip()
+    return f"{json.dumps(mark)} {_SPACE}?" if mark else f"{_SPACE}?" if between else ""
+
+
 def _said(matcher: LLMatcher) -> str:
     """What the engine found wrong, without where it stood in a text that nobody has seen."""
     return re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", matcher.get_error().split("\n")[0])
@@ -334,7 +372,7 @@ def _keywords(warnings: Sequence[str], schema: Node) -> set[str]:
     found: set[str] = set()
     for warning in warnings:
         if warning.startswith("Unimplemented keys: "):
-            found.update(json.loads(warning.removeprefix("Unimplemented keys: ")))
+            found.update(re.findall(r'"([^"]+)"', warning))
             continue
         known = [word for word in ("oneOf", "minProperties", "maxProperties", "format") if word in used]
         named = [word for word in known if word in warning or ("/" in warning and word.endswith("Properties"))]
