@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from .events import ProgramId
 from .world import Program
 
-LOOKED_AT = 8
+LOOKED_AT = 4
 """Holders that are asked at most before nobody gives way."""
 
 Key = tuple[float, ...]

@@ -54,6 +54,9 @@ from .thinning import GONE, Thinnings
 from .turn import Turn
 from .world import Program
 
+_OPENING = (Tick, Moved, Lost, Hinted, Unmarked)
+"""Events after which somebody may start who could not, though no turn and no hold has come to its end."""
+
 
 class Kernel:
     """The schedule over one pool. `repr` shows waiting, running and the ledger in one line.
@@ -147,7 +150,7 @@ class Kernel:
                 self._hinting.hear(event)
             case Tick():
                 pass
-        if not isinstance(event, Stepped | Arrived | NeedRoom):
+        if isinstance(event, _OPENING):
             self.books.changes += 1
         self._kept.expire()
         self._kept.prefetching.fetch_due()
@@ -213,6 +216,7 @@ class Kernel:
         """A tool came back; with the last of them the program's next turn is near."""
         program = self.books.program(event.program)
         self.books.chronicle.answered(program, event.call)
+        self.books.changes += self.books.workers is not None  # a worker is free
         if not program.tools:
             for branch in program.pauses:
                 self._kept.prefetching.plan(program, branch, 0.0)

@@ -1,14 +1,14 @@
 """Ours: few programs at a time, each of which finds its context again; and no hand in it where the device is idle.
 
-**Order.** Programs as they came, those that begin or come back without a context later by what it takes to compute it,
-tenants later by what they are ahead of their shares; turns whose context is held earlier, because as long as they wait
-their pages serve nobody. A key never changes while a turn waits, and lateness is bounded by `AGING_S`: nobody is
-overtaken by a program that came more than `HEAD_START_S + AGING_S` after it.
+**Order.** Programs as they came, tenants later by what they are ahead of their shares; turns whose context is held
+earlier, because as long as they wait their pages serve nobody. A key never changes while a turn waits, and what is
+added and taken off is bounded: nobody is overtaken by a program that came more than `HEAD_START_S + LATE_S` after it.
 
 **Admission.** A new program starts when the contexts of all that have begun, those that are away too, and its own with
-room to grow fit together, and a worker is free for its tools. Contexts only grow: letting programs in until the pool is
-full at their smallest means that they evict each other from then on (ThunderAgent's thrashing; MARS's window). Where R,
-the programs that compute at a time in a full pool, is below 1, the device is idle whatever is held back: all come in.
+room to grow fit together, or nearly (`OVER`, for not all are back at once), and a worker is free for its tools.
+Contexts only grow: letting programs in until the pool is full at their smallest means that they evict each other from
+then on (ThunderAgent's thrashing; MARS's window). Where R, the programs that compute at a time in a full pool, is below
+1, the device is idle whatever is held back: all come in.
 
 **Retention.** A paused context is held for the tau with the least
 
@@ -39,9 +39,10 @@ from .worth import LONGEST_S, reload_s
 
 HEAD_START_S = 30.0
 PATIENCE_S = 60.0
-AGING_S = 1800.0
-SIZE = 60.0
-"""Seconds later for each second that computing a context takes: short work first, as far as it is known."""
+LATE_S = 300.0
+"""At most so much later for what its tenant has had before others."""
+OVER = 1.25
+"""So much of the pool may be promised to programs that have begun."""
 HEADROOM = 0.5
 """Share of its prompt by which a new program is expected to grow."""
 SLICE_S = 30.0
@@ -59,8 +60,7 @@ def idle(world: World) -> bool:
 def order(world: World, turn: Waiting) -> Key:
     """Programs by a virtual arrival."""
     program = turn.program
-    work = 0.0 if turn.holds else SIZE * reload_s(world, turn.tokens)
-    late = min(work + world.lead(program.tenant), AGING_S)
+    late = min(world.lead(program.tenant), LATE_S)
     return (program.arrived + late - (HEAD_START_S if turn.holds else 0.0), program.number, turn.number)
 
 
@@ -80,7 +80,7 @@ def admit(world: World, turn: Waiting, pages: int) -> bool:
     if idle(world):
         return True
     busy = world.workers is not None and world.calls >= world.workers
-    return not busy and world.committed + wanted <= world.room
+    return not busy and world.committed + wanted <= OVER * world.room
 
 
 def price(world: World, tokens: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sostenuto.examples import tree_search
+from sostenuto.runtime.cli import main
 from sostenuto.runtime.search import beam, best_of, mcts
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -66,6 +68,16 @@ def test_an_agent_that_waits_for_a_person_goes_on_in_another_process_and_compute
     assert len(computed) == 2
     assert computed[0] > 400
     assert computed[1] < 60
+
+
+def test_a_policy_of_ones_own_runs_the_engine_and_simulations(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(FOLDER / "own_policy.py"), run_name="__main__")
+    *answers, host = capsys.readouterr().out.splitlines()
+    assert answers
+    assert "<Kernel mine | 0 waiting | 0 running" in host
+    command = ["simulate", "--trace", "generated:coding", "--sessions", "2", "--users", "2", "--json"]
+    assert main([*command, "--policy", f"{FOLDER / 'own_policy.py'}:MINE,forgetful"]) == 0
+    assert [row["policy"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["mine", "forgetful"]
 
 
 @pytest.mark.parametrize("example", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
