@@ -13,8 +13,8 @@ from typing import cast
 from ..kvstore import RAW, Elsewhere, Groups, KVError, Ledger
 from ..kvstore.tiers import DiskTier, HostTier, Tier
 from ..kvstore.tiers.folder import Folder
-from ..scheduler import Kernel, Policy, Setting
-from .engines import StepEngine, TurnEngine
+from ..scheduler import Kernel, Pace, Policy, Setting
+from .engines import Paced, StepEngine, TurnEngine
 from .errors import MissingPackage, Unable
 
 
@@ -100,6 +100,8 @@ def kernel(
     setting = setting or Setting()
     if not engine.can.hold:
         setting = replace(setting, hold_budget=0.0)
+    if isinstance(engine, Paced):
+        engine.pace = Pace(setting.costs, target_s=setting.token_target_s, most=engine.pace.most)
     elsewhere = Elsewhere(page, rooms)
     return Kernel(ledger, policy, grows=engine.can.preempt, elsewhere=elsewhere, setting=setting)
 

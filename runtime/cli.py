@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import cast
 
 from ..kvstore import KVError
-from ..scheduler import POLICIES, NotTheSame
+from ..scheduler import POLICIES, TYPICAL, Forecasts, NotTheSame, Setting
 from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
 from .below import Tiers
+from .calibrate import read_costs
 from .cli_kv import kv_options, kv_shown
 from .cli_simulate import dumped, simulate_options, simulated, table
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
 from .host import Host
 from .journal import replay
+from .learnt import load_policy, read_forecasts, write_forecasts
 from .opening import ENGINES, Wanted, open_engine
 from .report import page
 
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
     again.add_argument("journal", type=Path, metavar="FILE")
+    again.add_argument("--policy", metavar="FILE.py:NAME", help="the policy of your own that wrote it")
     simulate_options(commands.add_parser("simulate", help="policies side by side on a trace, under a virtual clock"))
     _calibrate_options(
         commands.add_parser("calibrate", help="measure what steps and copies cost here, for policies to read")
@@ -128,7 +131,25 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _serve_options(parser: argparse.ArgumentParser) -> None:
     _engine_options(parser)
-    parser.add_argument("--policy", default="sostenuto", choices=sorted(POLICIES), help="who schedules")
+    parser.add_argument(
+        "--policy",
+        default="sostenuto",
+        metavar="NAME",
+        help=f"who schedules: {', '.join(sorted(POLICIES))}, or FILE.py:NAME for one of your own (default: sostenuto)",
+    )
+    parser.add_argument("--costs", type=Path, metavar="FILE", help="what steps and copies cost: `calibrate` writes it")
+    parser.add_argument("--forecasts", type=Path, metavar="FILE", help="keep what is learnt of tools there")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="how many tool calls can run at once")
+    parser.add_argument(
+        "--token-ms", type=float, metavar="MS", help="what a token may take while others' prompts are computed"
+    )
+    parser.add_argument(
+        "--share",
+        action="append",
+        default=[],
+        metavar="TENANT=N",
+        help="what a tenant weighs against others, which weigh 1",
+    )
     parser.add_argument("--pool-tokens", type=_positive, metavar="N", help="tokens that the pool holds")
     parser.add_argument(
         "--host-tokens", type=_positive, default=0, metavar="N", help="tokens of contexts kept in host memory below it"
@@ -160,17 +181,37 @@ def _serve(options: argparse.Namespace) -> int:
     keys = None if options.keys is None else _keys(options.keys)
     below = Tiers(options.host_tokens, options.store, remote=options.remote)
     below.look()
+    policy, setting = load_policy(options.policy), _setting(options)
     engine = open_engine(_wanted(options, options.pool_tokens))
     with ExitStack() as stack:
+        if options.forecasts is not None:
+            stack.callback(write_forecasts, options.forecasts, setting.forecasts)
         if options.trace is not None or options.otlp is not None:
             otlp = options.otlp or options.otlp is not None  # without an address: as the variables say
             tracer = provider("sostenuto-serve", trace_file=options.trace, otlp=otlp)
             stack.callback(tracer.shutdown)
             use(Tracing(tracer))
         lower = below.open(engine)
-        host = stack.enter_context(Host(engine, policy=options.policy, journal=options.journal, below=lower))
+        host = Host(engine, policy=policy, journal=options.journal, below=lower, setting=setting)
+        stack.enter_context(host)
         serve(host, bind=options.bind, port=options.port, keys=keys, open=options.open, name=options.name)
     return 0
+
+
+def _setting(options: argparse.Namespace) -> Setting:
+    shares = {}
+    for text in options.share:
+        tenant, equals, number = text.rpartition("=")
+        if not (tenant and equals):
+            raise ValueError(f"--share: found {text!r}; expected TENANT=N, such as team-a=2")
+        shares[tenant] = float(number)
+    return Setting(
+        costs=TYPICAL if options.costs is None else read_costs(options.costs),
+        forecasts=Forecasts() if options.forecasts is None else read_forecasts(options.forecasts),
+        workers=options.workers,
+        shares=shares,
+        token_target_s=None if options.token_ms is None else options.token_ms / 1e3,
+    )
 
 
 def _keys(path: Path) -> dict[str, str]:
@@ -224,7 +265,7 @@ def _replay(options: argparse.Namespace) -> int:
     journal: Path = options.journal
     if not journal.is_file():
         raise ValueError(f"there is no journal {journal}: give the file that a run wrote")
-    kernel, events = replay(journal)
+    kernel, events = replay(journal, None if options.policy is None else load_policy(options.policy))
     print(f"{journal}: {events} events gave the same effects | {kernel!r}")
     return 0
 

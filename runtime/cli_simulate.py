@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import runpy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..scheduler import Future, Policy, named, oracle
+from ..scheduler import Future, Policy, oracle
 from ..scheduler.simulator import ALPHA, STATED, Conditions, Load, Workload, load_of
 from .calibrate import read_costs
+from .learnt import load_policy
 from .simulating import ORACLE, PAGE, Pool, Result, Shown, compared
 from .traces import MIXES, Arrangement, arranged, open_trace
 
@@ -195,15 +195,7 @@ def _settings(
 
 
 def _policy(name: str) -> Policy:
-    file, colon, value = name.rpartition(":")
-    if not (colon and file.endswith(".py")):
-        return oracle(Future()) if name == ORACLE else named(name)
-    if not Path(file).is_file():
-        raise ValueError(f"--policy: there is no file {file}: give FILE.py:NAME")
-    found = runpy.run_path(file).get(value)
-    if not isinstance(found, Policy):
-        raise ValueError(f"--policy: {file} has no policy {value}: found {type(found).__name__}")
-    return found
+    return oracle(Future()) if name == ORACLE else load_policy(name)
 
 
 def _checked(options: argparse.Namespace) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from ..scheduler import Grow, Start, TurnId
 from .clock import Reports
-from .engines import Job, StepEngine
+from .engines import Job, Paced, StepEngine
 
 
 class StepClock:
     """Plans a step, lets it be computed, reports what came of it, and again."""
 
-    def __init__(self, engine: StepEngine, reports: Reports, compute: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, engine: StepEngine, reports: Reports, compute: ThreadPoolExecutor, *, now: Callable[[], float]
+    ) -> None:
         self._engine = engine
         self._reports = reports
         self._compute = compute
+        self._now = now
         self._work = asyncio.Event()
         self._stepping = asyncio.Lock()
         self._stopped = asyncio.Event()
@@ -75,12 +78,15 @@ class StepClock:
         step = self._engine.plan()
         if step is None:
             return False
+        begun = self._now()
         try:
             future = asyncio.get_running_loop().run_in_executor(self._compute, self._engine.run, step)
         except RuntimeError:
             self._stopped.set()  # the interpreter is shutting down and takes no new work
             return True
         await asyncio.wait([future])
+        if isinstance(self._engine, Paced):
+            self._engine.pace.took(self._now() - begun)
         fault = future.exception()
         if self._stopped.is_set():
             return True

@@ -14,7 +14,7 @@ from uuid import uuid4
 from ..kvstore import RAW, is_exact
 from ..kvstore.hints import Reply
 from ..kvstore.tiers import DiskTier
-from ..scheduler import Closed, Event, KvPolicy, Marked, ProgramId, Unmarked, named
+from ..scheduler import Closed, Event, KvPolicy, Marked, Policy, ProgramId, Setting, Unmarked, named
 from ..tools import HERMES, Parser, Prose
 from ..tracing import here
 from .answer import Answering
@@ -48,11 +48,14 @@ class Host:
         self,
         engine: StepEngine | TurnEngine,
         *,
-        policy: str = "sostenuto",
+        policy: str | Policy = "sostenuto",
         journal: Path | None = None,
         below: Sequence[Below] = (),
+        setting: Setting | None = None,
     ) -> None:
-        """`below` are the tiers below the device, nearest first; Unable for an engine that cannot use them.
+        """`policy` is a name, or a policy of your own; `setting` what the schedule is told of machine and tools.
+
+        `below` are the tiers below the device, nearest first; Unable for an engine that cannot use them.
 
         They are closed with the host, and also if there comes to be none.
         """
@@ -62,7 +65,7 @@ class Host:
             # What takes messages is spoken to in messages, and its calls come in the plainest of the dialects.
             self._voice = Voice(cast(Speaker, engine), engine.name) if engine.can.tokens else None
             self.dialect = self._voice.dialect if self._voice is not None else HERMES
-            self.loop = Loop(engine, named(policy), journal=journal, below=below)
+            self.loop = Loop(engine, _policy(policy), journal=journal, below=below, setting=setting)
         disk = next((one.tier for one in below if isinstance(one.tier, DiskTier)), None)
         self._saved = None if disk is None else Saved(self.loop, disk)
         self.parcels = Parcels(self.loop)
@@ -82,8 +85,9 @@ class Host:
         cls,
         model: str | None = None,
         *,
-        policy: str = "sostenuto",
+        policy: str | Policy = "sostenuto",
         pool_tokens: int = POOL_TOKENS,
+        setting: Setting | None = None,
         journal: Path | None = None,
         dtype: str | None = None,
         host_tokens: int = 0,
@@ -101,7 +105,7 @@ class Host:
         no address, MissingPackage for `remote` without its package, and TierLocked or BadStore for a folder that
         cannot be used.
         """
-        named(policy)
+        policy = _policy(policy)
         below = Tiers(host_tokens, store, remote=remote)
         below.look()
         # Loading torch takes seconds: only who opens a model pays for it.
@@ -110,7 +114,7 @@ class Host:
         from .engines.torch.weights import locate
 
         engine = TorchEngine(Model.load(locate(model), dtype=dtype), pool_tokens=pool_tokens)
-        return cls(engine, policy=policy, journal=journal, below=below.open(engine))
+        return cls(engine, policy=policy, journal=journal, below=below.open(engine), setting=setting)
 
     @property
     def saved(self) -> Saved:
@@ -301,3 +305,7 @@ class Host:
     def _load(self, tensors: Mapping[str, Any], version: int) -> None:
         assert isinstance(self.engine, StepEngine)  # others say that they cannot
         self.engine.load(tensors, version)
+
+
+def _policy(given: str | Policy) -> Policy:
+    return named(given) if isinstance(given, str) else given

@@ -34,6 +34,7 @@ from ..scheduler import (
     Paused,
     Placed,
     Planned,
+    Policy,
     Progress,
     Reweighted,
     Setting,
@@ -104,8 +105,8 @@ class Journal:
         self._file.flush()
 
 
-def replay(path: Path) -> tuple[Kernel, int]:
-    """Feed a journal to a new kernel; returns it and the number of events.
+def replay(path: Path, policy: Policy | None = None) -> tuple[Kernel, int]:
+    """Feed a journal to a new kernel; returns it and the number of events. `policy` is needed for one of your own.
 
     Raises BrokenJournal when a line cannot be read, NotTheSame when an event gave other effects than recorded.
     """
@@ -115,7 +116,7 @@ def replay(path: Path) -> tuple[Kernel, int]:
         for number, line in enumerate(lines, 1):
             record = _read(path, number, line)
             if kernel is None:
-                kernel = _kernel(path, record)
+                kernel = _kernel(path, record, policy)
                 continue
             try:
                 event, now, expected = decode(record["event"]), float(record["at"]), record["effects"]
@@ -173,11 +174,11 @@ def _read(path: Path, number: int, line: str) -> dict[str, Any]:
     return record
 
 
-def _kernel(path: Path, head: dict[str, Any]) -> Kernel:
+def _kernel(path: Path, head: dict[str, Any], own: Policy | None) -> Kernel:
     if head.get("format") != FORMAT:
         raise BrokenJournal(f"{path}: expected a journal of format {FORMAT}, found {head.get('format')!r}")
     try:
-        policy = named(head["policy"])
+        policy = own if own is not None and own.name == head["policy"] else named(head["policy"])
         ledger = Ledger(head["room"], head["page"], rank=policy.evict)
         each, stride = head["groups"]["each"], head["groups"]["stride"]
         ledger.groups = Groups(tuple(Group(tuple(one["layers"]), one["window"]) for one in each), stride)

@@ -204,7 +204,7 @@ class Loop:
         self._portal.open()
         self._clock: Clock
         if isinstance(self.engine, StepEngine):
-            self._clock = StepClock(self.engine, self, self._compute)
+            self._clock = StepClock(self.engine, self, self._compute, now=self._now)
         else:
             self._clock = TurnClock(self.engine, self)
         self.mover = Mover(self._paged, self._tiers, report=self.post, seal=self.seal, at_rest=self._clock.at_rest)

@@ -56,7 +56,7 @@ def compared(
     conditions: Conditions,
     shown: Shown = _DEFAULT,
 ) -> list[Result]:
-    """Each policy on the same workload, and how far each is from the oracle, which is run for that in any case."""
+    """Each policy on the same workload, and how far each is from the oracle, which is always run for that."""
     wanted = list(policies)
     extra = [] if any(policy.name == ORACLE for policy in wanted) else [oracle(Future())]
     results = []

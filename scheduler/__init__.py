@@ -5,7 +5,7 @@ The kernel decides, by plain functions, over plain books, on a clock that is han
 
 from __future__ import annotations
 
-from .batch import Demand, Share, compose
+from .batch import Demand, Pace, Share, compose
 from .costs import TYPICAL, Costs, Link
 from .effects import (
     Answered,
@@ -113,6 +113,7 @@ __all__ = [
     "Moving",
     "NeedRoom",
     "NotTheSame",
+    "Pace",
     "Pause",
     "Paused",
     "Place",

@@ -92,6 +92,10 @@ class Books:
         return self.chronicle.demand / self.ledger.room
 
     @property
+    def committed(self) -> int:
+        return self.chronicle.demand - self.chronicle.fresh
+
+    @property
     def acting(self) -> float:
         return self.chronicle.acting.at(self.now)
 

@@ -27,6 +27,8 @@ class Chronicle:
         self.acting = Fading()
         self.demand = 0
         """Pages that the contexts of turns and pauses want."""
+        self.fresh = 0
+        """Those of them that turns of programs want which have not begun."""
         self.calls = 0
         """Tool calls that are out."""
         self.seen = 0
@@ -51,10 +53,13 @@ class Chronicle:
         turn.path = program.path
         turn.wanted = self._pages(len(turn.tokens))
         self.demand += turn.wanted
+        turn.fresh = not program.turns
+        self.fresh += turn.wanted * turn.fresh
 
     def began(self, turn: Turn, reuse: int, now: float) -> None:
         """A turn begins to run, or goes on after it was taken out."""
         turn.began = now
+        self._begun(turn)
         turn.rows = len(turn.tokens) - reuse
         self.seen += len(turn.tokens)
         program = turn.program
@@ -86,6 +91,7 @@ class Chronicle:
     def left(self, turn: Turn) -> None:
         """It is gone."""
         self.demand -= turn.wanted
+        self._begun(turn)
         if turn.ran:
             program = turn.program
             program.path = max(program.path, turn.path + turn.ran)
@@ -145,6 +151,11 @@ class Chronicle:
         if now >= self._asked:
             self.window = window(self.window)
             self._asked = now + WINDOW_S
+
+    def _begun(self, turn: Turn) -> None:
+        """Its program is no new one any more."""
+        self.fresh -= turn.wanted * turn.fresh
+        turn.fresh = False
 
     def __repr__(self) -> str:
         return f"<Chronicle {self.demand} pages wanted | {self.meters!r}>"

@@ -25,10 +25,14 @@ class Setting:
     shares: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What tenants weigh against each other; whoever is not named weighs 1."""
     hold_budget: float = HOLD_BUDGET
+    token_target_s: float | None = None
+    """The time per token that turns are to keep while others' prompts are computed; None: as it comes."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers: found {self.workers}; expected at least one, or None where nobody knows")
+        if self.token_target_s is not None and not self.token_target_s > 0:
+            raise ValueError(f"token_target_s: found {self.token_target_s}; expected seconds above 0, or None")
         for tenant, share in self.shares.items():
             if not 0 < share < float("inf"):
                 raise ValueError(f"the share of {tenant}: found {share}; expected a number above 0")
@@ -36,11 +40,13 @@ class Setting:
     def data(self) -> dict[str, Any]:
         """As plain data, for a journal; `read` is the way back."""
         told = {"costs": self.costs.data(), "forecasts": self.forecasts.data(), "workers": self.workers}
-        return told | {"shares": dict(self.shares), "hold_budget": self.hold_budget}
+        more = {"hold_budget": self.hold_budget, "token_target_s": self.token_target_s}
+        return told | {"shares": dict(self.shares)} | more
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Setting:
         """What `data` gave; KeyError, TypeError or ValueError for anything else."""
         shares = {str(tenant): float(share) for tenant, share in data["shares"].items()}
         costs, forecasts = Costs.read(data["costs"]), Forecasts.read(data["forecasts"])
-        return cls(costs, forecasts, data["workers"], MappingProxyType(shares), data["hold_budget"])
+        fields = {name: data[name] for name in ("workers", "hold_budget", "token_target_s")}
+        return cls(costs=costs, forecasts=forecasts, shares=MappingProxyType(shares), **fields)

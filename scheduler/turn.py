@@ -27,6 +27,8 @@ class Turn:
     """Of its program, when it arrived."""
     wanted: int = 0
     """Pages that it counts for in what all want."""
+    fresh: bool = False
+    """Its program had not begun when it arrived, and has not since."""
     began: float = 0.0
     """When it was started last."""
     ran: float = 0.0

@@ -162,6 +162,11 @@ class World(Protocol):
         ...
 
     @property
+    def committed(self) -> int:
+        """The pages of all those contexts but of programs that have not begun."""
+        ...
+
+    @property
     def acting(self) -> float:
         """Pages of contexts that wait for tools, each worth half as much with every second that it waits."""
         ...

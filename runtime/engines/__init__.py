@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ...kvstore import Groups, Seal
 from ...kvstore.record import Buffer
-from ...scheduler import Grow, Start, TurnId
+from ...scheduler import Grow, Pace, Start, TurnId
 from ...tools import Grammar
 from ..ask import Ask
 from ..sampling import Sampling
@@ -271,6 +271,13 @@ class StepEngine(Engine, Speaker, Protocol):
         Raises ValueError, and changes nothing, for what does not fit the model.
         """
         ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """An engine that lets others choose how many tokens of prompts a step holds."""
+
+    pace: Pace
 
 
 class TurnEngine(Engine, Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from . import admit, evict, order, preempt, retain
 from .autellix import ATLAS, PLAS
 from .bundle import Policy
 from .continuum import CONTINUUM
@@ -13,19 +12,8 @@ from .fixed import FIXED_TTL, SKI_RENTAL
 from .infercept import INFERCEPT
 from .kvflow import KVFLOW
 from .mars import MARS
+from .sostenuto import SOSTENUTO
 from .thunderagent import THUNDERAGENT
-
-SOSTENUTO = Policy(
-    name="sostenuto",
-    order=order.by_program,
-    admit=admit.with_headroom,
-    retain=retain.through_tools,
-    mark=retain.until_wanted,
-    gives=preempt.untended_then_latest,
-    yields=preempt.to_earlier,
-    evict=evict.stale_first,
-)
-"""Programs in the order in which they came, a bounded hold on every tool pause, closed contexts evicted first."""
 
 FORGETFUL = Policy(name="forgetful")
 """First come, first served and least recently used: what serving engines do today."""

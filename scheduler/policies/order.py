@@ -10,23 +10,10 @@ from math import inf
 
 from ..world import Waiting, World
 
-HEAD_START_S = 30.0
-"""How much earlier a turn whose context is held counts as having come. It bounds the wait that this costs others."""
-
 
 def by_arrival(world: World, turn: Waiting) -> tuple[float, ...]:
     """First come, first served, turn by turn: what serving engines do."""
     return (turn.arrived, turn.number)
-
-
-def by_program(world: World, turn: Waiting) -> tuple[float, ...]:
-    """First come, first served by program (Continuum, arXiv 2511.02230), with held contexts first.
-
-    A program keeps its place over all its turns. A turn whose context is held counts `HEAD_START_S` earlier, because
-    as long as it waits its pages serve nobody; a program that came more than that before it still goes first.
-    """
-    start = turn.program.arrived - (HEAD_START_S if turn.holds else 0.0)
-    return (start, turn.program.number, turn.number)
 
 
 def by_first_arrival(world: World, turn: Waiting) -> tuple[float, ...]:

@@ -15,14 +15,6 @@ def always_yields(world: World, holder: Program, wanting: Waiting) -> bool:
     return True
 
 
-def to_earlier(world: World, holder: Program, wanting: Waiting) -> bool:
-    """A program gives way to those that came before it, so that the oldest one always makes progress.
-
-    One that nobody tends gives way to all: whether it will ever come back is not known.
-    """
-    return not holder.tended or holder.number > wanting.program.number
-
-
 def untended_then_latest(world: World, program: Program) -> tuple[float, ...]:
     """Those that nobody tends, then the program that came last."""
     return (not program.tended, program.number)

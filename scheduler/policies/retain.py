@@ -7,10 +7,6 @@ from math import inf
 
 from ..world import Pause, Program, World
 
-PAUSE_S = 60.0
-"""A hold's length: 88 % of the tool pauses of recorded coding agents end within it (Weka traces, n = 38,793)."""
-
-
 MARK_S = 3600.0
 """A mark's length. It is an end and no forecast: marks give way before that to whoever wants their pages."""
 
@@ -28,17 +24,6 @@ class Retention:
 def nothing(world: World, program: Program, pause: Pause) -> Retention:
     """Serving engines do not know that anybody will come back."""
     return Retention(0.0, "no holds under this policy")
-
-
-def through_tools(world: World, program: Program, pause: Pause) -> Retention:
-    """A bounded hold on every tool pause, and a copy in the nearest tier.
-
-    For a person, who takes minutes (p50 of 122 s on the same traces), there is only a copy, in the lowest tier.
-    """
-    if not pause.tools:
-        # Whoever waits for a person may do so for days: what is durable is last.
-        return Retention(0.0, "waits for a person", world.tiers[-1:])
-    return Retention(PAUSE_S, f"waits for {', '.join(sorted(set(pause.tools)))}", world.tiers[:1])
 
 
 def no_marks(world: World) -> Retention:

@@ -30,6 +30,8 @@ class Running:
     """Granules of its context: the prompt, then what was said of the answer."""
     computed: int = 0
     room: int = 0
+    found: int = 0
+    """Tokens of its context that were there when it was started last."""
     part: int = 0
     """Tokens that are computed of the next granule."""
     spoken: int = 0
@@ -89,7 +91,7 @@ class Batch:
         """A turn runs from now on, or again."""
         self._count += 1
         turn.computed, turn.part, turn.room, turn.number = reuse, 0, pages * self._page, self._count
-        turn.speaks, turn.rows = False, 0
+        turn.speaks, turn.rows, turn.found = False, 0, reuse * self._granule
         self._filling[turn.turn] = turn
         self._check(turn)
 
@@ -148,7 +150,7 @@ class Batch:
         if not self._filling:
             return (), _MANY
         speakers = [Demand(name, 1) for name in self._speaking]
-        demands = [Demand(name, self._pending(turn)) for name, turn in self._filling.items()]
+        demands = [Demand(name, self._pending(turn), turn.found) for name, turn in self._filling.items()]
         # A prompt of which one token is left counts as a turn that speaks, as in the engine.
         found = compose([*speakers, *demands], budget=self._costs.chunk)[len(speakers) :]
         shares = tuple((self._filling[one.turn], one.tokens) for one in found if one.turn in self._filling)

@@ -26,6 +26,7 @@ from sostenuto.scheduler import (
     NotTheSame,
     Paused,
     Placed,
+    Planned,
     ProgramId,
     Progress,
     Setting,

@@ -12,6 +12,7 @@ from sostenuto.scheduler import (
     Event,
     Kernel,
     Paused,
+    Policy,
     ProgramId,
     Progress,
     Start,
@@ -19,6 +20,7 @@ from sostenuto.scheduler import (
     TurnId,
     named,
 )
+from sostenuto.tests.scheduler.steady import STEADY
 
 PAGE = 4
 ROOT = root(model="m").hex()
@@ -27,8 +29,8 @@ ROOT = root(model="m").hex()
 class Stage:
     """A kernel with a clock, and the few moves that every test is made of."""
 
-    def __init__(self, policy: str = "sostenuto", *, room: int = 8, **rest: Any) -> None:
-        chosen = named(policy)
+    def __init__(self, policy: str | Policy = STEADY, *, room: int = 8, **rest: Any) -> None:
+        chosen = named(policy) if isinstance(policy, str) else policy
         self.kernel = Kernel(Ledger(room, PAGE, rank=chosen.evict), chosen, **rest)
         self.now = 0.0
         self.log: list[Effect] = []

@@ -13,12 +13,14 @@ from sostenuto.scheduler import (
     Finished,
     Hold,
     NeedRoom,
+    Policy,
     Preempt,
     Refuse,
     Start,
     Tick,
     TurnId,
 )
+from sostenuto.tests.scheduler.steady import STEADY
 
 from .stage import PAGE, Stage
 
@@ -36,7 +38,7 @@ def pin(stage: Stage, pins: Pins, key: str, tokens: list[int], seconds: float) -
     return grant.granted
 
 
-def full(policy: str = "sostenuto") -> tuple[Stage, Pins]:
+def full(policy: str | Policy = STEADY) -> tuple[Stage, Pins]:
     """A pool of which all pages but one are pinned for a minute."""
     stage = Stage(policy, room=ROOM)
     pins = Pins(stage.kernel.ledger, total=ROOM - 1, each=ROOM - 1)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sostenuto.scheduler import Demand, Share, TurnId, compose
+from sostenuto.scheduler import Costs, Demand, Pace, Share, TurnId, compose
+from sostenuto.scheduler.batch import COLD_SHARE, LEAST
 
 
 def demands(*pending: int) -> list[Demand]:
@@ -40,3 +41,52 @@ def test_nothing_is_given_that_was_not_asked_for_and_every_step_makes_progress(p
     assert len({share.turn for share in shares}) == len(shares)
     assert sum(share.tokens for share in shares) <= max(budget, pending.count(1))
     assert bool(shares) == any(pending)
+
+
+def test_what_resumes_goes_before_what_begins_with_nothing_which_gets_its_share_all_the_same() -> None:
+    cold, back = Demand(TurnId("cold"), 4000), Demand(TurnId("back"), 300, found=5000)
+    assert compose([cold, back], budget=512) == (Share(TurnId("back"), 300), Share(TurnId("cold"), 212))
+    assert compose([cold, back], budget=200) == (Share(TurnId("back"), 150), Share(TurnId("cold"), 50))
+    assert compose([back], budget=200) == (Share(TurnId("back"), 200),)
+
+
+def test_under_a_stream_of_resuming_prompts_a_cold_one_still_ends() -> None:
+    pending, steps = 1000, 0
+    while pending > 0:
+        steps += 1
+        shares = compose([Demand(TurnId("cold"), pending), Demand(TurnId("back"), 400, found=4000)], budget=128)
+        pending -= next(share.tokens for share in shares if share.turn == "cold")
+    assert steps <= 1000 / (128 * COLD_SHARE) + 1
+
+
+COSTS = Costs(step_s=0.01, token_s=1e-3, pair_s=0.0, turn_s=1e-3, seen_s=0.0)
+
+
+def prompts_of(pace: Pace, *, decoding: int, pending: int = 10_000) -> int:
+    """Tokens of a prompt in a step beside so many turns that decode."""
+    ones = [Demand(TurnId(f"t{number}"), 1) for number in range(decoding)]
+    shares = pace.share([*ones, Demand(TurnId("prompt"), pending)])
+    return sum(share.tokens for share in shares if share.turn == "prompt")
+
+
+def test_the_chunk_is_what_the_time_per_token_leaves() -> None:
+    pace = Pace(COSTS, target_s=0.1)
+    assert prompts_of(pace, decoding=4) == 86  # 100 ms less 10 of the step and 4 of the turns, at a token a ms
+    assert prompts_of(pace, decoding=0) == pace.most
+    assert prompts_of(Pace(COSTS), decoding=4) == pace.most - 4
+    assert prompts_of(Pace(COSTS, target_s=0.001), decoding=4) == LEAST, "a prompt goes on however late tokens are"
+
+
+def test_steps_that_take_longer_than_they_should_get_smaller_until_they_keep_the_time() -> None:
+    pace = Pace(COSTS, target_s=0.1)
+    for _ in range(80):
+        tokens = prompts_of(pace, decoding=4)
+        pace.took(2 * COSTS.step([(tokens, 0)], 4, 0))  # this machine is half as fast as was measured
+    assert 30 <= prompts_of(pace, decoding=4) <= 38  # 50 ms less 14
+    assert repr(pace).startswith("<Pace 100 ms a token | steps take 2.0")
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, float("inf")])
+def test_a_time_per_token_that_is_none_is_refused(target: float) -> None:
+    with pytest.raises(ValueError, match="the time per token: found"):
+        Pace(COSTS, target_s=target)

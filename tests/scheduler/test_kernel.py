@@ -82,7 +82,7 @@ def test_where_everything_fits_both_policies_reuse_the_same() -> None:
         stage.run("b1", range(100, 120), program="b")
         stage.tell(Finished(TurnId("b1")))
         reuse.append(stage.run("a2", range(10), program="a").reuse)
-    assert reuse == [8, 8]
+    assert reuse == [8] * len(POLICIES)
 
 
 def test_every_hold_ends_and_its_context_stays_findable() -> None:
@@ -319,7 +319,7 @@ def test_a_policy_is_a_value_made_of_functions() -> None:
 
 
 def test_an_unknown_policy_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="forgetful, sostenuto"):
+    with pytest.raises(ValueError, match=r"forgetful, .*sostenuto"):
         named("lru")
 
 

@@ -42,6 +42,7 @@ from sostenuto.scheduler import (
     TurnId,
     named,
 )
+from sostenuto.scheduler.policies.worth import LONGEST_S
 from sostenuto.tests.scheduler.stage import PAGE, ROOT, Stage
 
 moves = st.lists(
@@ -220,6 +221,7 @@ class Life:
                 self.forget(name)
                 self.tell(Finished(TurnId(name)))
         assert self.stage.kernel.books.waiting == 0
+        self.tell(Tick(), after=LONGEST_S)  # the longest hold is over
         assert self.stage.kernel.books.held == 0
         assert len(self.stage.kernel.moves) == 0
         assert list(self.stage.kernel.moves.pages) == []

@@ -28,6 +28,7 @@ from sostenuto.scheduler.simulator import (
     simulate,
 )
 from sostenuto.scheduler.simulator.batch import Batch, Leap
+from sostenuto.tests.scheduler.steady import STEADY
 
 PAGE = 4
 SLOW = Costs(step_s=1.0, token_s=0.1, pair_s=0.0, turn_s=0.0, seen_s=0.0, chunk=16)
@@ -35,7 +36,7 @@ SLOW = Costs(step_s=1.0, token_s=0.1, pair_s=0.0, turn_s=0.0, seen_s=0.0, chunk=
 
 
 def kernel(policy: str, room: int, *, host: int = 0, page: int = PAGE) -> Kernel:
-    chosen = named(policy)
+    chosen = STEADY if policy == STEADY.name else named(policy)
     below = Elsewhere(page, {"host": host} if host else {})
     return Kernel(Ledger(room, page, rank=chosen.evict), chosen, elsewhere=below)
 
@@ -60,7 +61,7 @@ def run(policy: str, workload: Workload, room: int, *, users: int | None = 2, **
 def test_a_job_alone_takes_the_sum_of_its_steps_and_its_pause() -> None:
     """20 tokens in steps of 16 and 4: 2.6 + 1.4 s, which say the first token; two more: 2 s; 5 s of pause; 11 new
     tokens of 33 (22 are computed): 2.1 s; one more: 1 s."""
-    tally = run("sostenuto", replace(two(), sessions=list(two().sessions)[:1]), 14, users=1)
+    tally = run("steady", replace(two(), sessions=list(two().sessions)[:1]), 14, users=1)
     assert list(tally.jcts) == [pytest.approx(2.6 + 1.4 + 2 + 5 + 2.1 + 1)]
     assert list(tally.resumed) == [pytest.approx(2.1)]
     assert (tally.prompt, tally.reused, tally.recomputed) == (20 + 33, 22, 0)
@@ -73,7 +74,7 @@ def test_a_job_alone_takes_the_sum_of_its_steps_and_its_pause() -> None:
 def test_a_held_context_is_not_computed_again_and_who_came_later_waits() -> None:
     """b does not fit beside a (10 and 6 pages of 14), and starts when a is done, at 14.1 s: 40 tokens in steps of 16,
     16 and 8 take 2.6 + 2.6 + 1.8 s, the second token one more; 1 s of pause; 6 tokens of 47 take 1.6 s."""
-    tally = run("sostenuto", two(), 14)
+    tally = run("steady", two(), 14)
     assert list(tally.jcts) == [pytest.approx(14.1), pytest.approx(14.1 + 7 + 1 + 1 + 1.6)]
     assert (tally.prompt, tally.reused, tally.recomputed) == (140, 22 + 41, 0)
     assert tally.busy == pytest.approx(24.7 - 5 - 1)
@@ -113,7 +114,7 @@ def test_steps_taken_many_at_once_are_those_taken_one_by_one(monkeypatch: pytest
             steps.append(isinstance(event, Stepped))
             log.extend(repr(effect).split("until")[0] for effect in effects if type(effect).__name__ != "Wake")
 
-        tally = run("sostenuto", workload, 60, users=4, costs=costs, watch=watch)
+        tally = run("steady", workload, 60, users=4, costs=costs, watch=watch)
         return list(tally.jcts), (tally.reused, tally.lost, tally.again, tally.prompt), sum(steps), log
 
     taken = once()
@@ -137,7 +138,7 @@ def test_steps_taken_many_at_once_are_those_taken_one_by_one(monkeypatch: pytest
 def test_the_same_workload_gives_the_same_events_and_effects() -> None:
     def log() -> list[str]:
         found: list[str] = []
-        run("sostenuto", two(), 14, watch=lambda event, now, effects: found.append(f"{now} {event} {effects}"))
+        run("steady", two(), 14, watch=lambda event, now, effects: found.append(f"{now} {event} {effects}"))
         return found
 
     assert log() == log()
@@ -149,13 +150,13 @@ def test_a_prompt_that_never_fits_is_refused_and_the_session_goes_on_with_its_ne
         Call(0, tuple(range(8)), (-2,), 1),
         Call(0, tuple(range(8)), (-3,), 1),
     )
-    tally = run("sostenuto", Workload("large", [Session("s", calls)]), 14, users=1)
+    tally = run("steady", Workload("large", [Session("s", calls)]), 14, users=1)
     assert (tally.refusals, len(tally.jcts), tally.calls) == (1, 1, 2)
-    assert figures("sostenuto", tally).goodput == 0.5
+    assert figures("steady", tally).goodput == 0.5
 
 
 def test_an_answer_that_outgrows_the_pool_is_cut_and_its_job_ends() -> None:
-    tally = run("sostenuto", Workload("long", [Session("s", (Call(0, (1, 2, 3), tuple(range(60)), 60),))]), 4, users=1)
+    tally = run("steady", Workload("long", [Session("s", (Call(0, (1, 2, 3), tuple(range(60)), 60),))]), 4, users=1)
     assert (tally.cut, len(tally.jcts), tally.refusals) == (1, 1, 0)
 
 
@@ -171,7 +172,7 @@ def test_tools_wait_for_a_worker() -> None:
             starts.append(now)
 
     # Both prompts are computed in one step: 1 s and two tenths.
-    run("sostenuto", Workload("tools", sessions), 14, workers=1, watch=watch)
+    run("steady", Workload("tools", sessions), 14, workers=1, watch=watch)
     assert starts == [pytest.approx(1.2), pytest.approx(11.2)]
 
 
@@ -185,7 +186,7 @@ def test_a_copy_takes_the_time_of_the_way_and_what_it_brings_back_is_not_compute
 
     long = two().sessions
     late = [replace(one, calls=(replace(one.calls[0], pause=100.0), *one.calls[1:])) for one in long]
-    tally = run("sostenuto", Workload("moves", late), 14, host=40, costs=costs, watch=watch)
+    tally = run("steady", Workload("moves", late), 14, host=40, costs=costs, watch=watch)
     # a's context of 22 tokens in 6 pages is copied when it pauses, at 6 s.
     assert moved[0][0] == pytest.approx(6 + 0.5 + 22 * 0.01)
     assert moved[0][1] == 6
@@ -204,7 +205,7 @@ def test_users_come_one_after_the_other_and_jobs_fall_apart_where_a_person_answe
         if isinstance(event, Closed):
             closed.append(now)
 
-    tally = run("sostenuto", Workload("people", [session("a", 1), session("b", 2)]), 14, users=1, watch=watch)
+    tally = run("steady", Workload("people", [session("a", 1), session("b", 2)]), 14, users=1, watch=watch)
     # Of the second prompt's three tokens only the first is computed: what was said last is not.
     assert list(tally.jcts) == [pytest.approx(each) for each in (1.1, 1.2, 1.1, 1.2)]
     assert closed == [pytest.approx(each) for each in (1.1, 52.3, 53.4, 104.6)]
@@ -212,7 +213,7 @@ def test_users_come_one_after_the_other_and_jobs_fall_apart_where_a_person_answe
 
 def test_sessions_with_times_begin_at_them() -> None:
     sessions = [Session("a", (Call(0, (1,), (-1,), 1),), at=3.0), Session("b", (Call(0, (2,), (-1,), 1),), at=9.0)]
-    tally = run("sostenuto", Workload("timed", sessions, timed=True), 14, users=None)
+    tally = run("steady", Workload("timed", sessions, timed=True), 14, users=None)
     assert tally.seconds == pytest.approx(9 + 1.1)
 
 
@@ -265,7 +266,7 @@ def test_common_beginnings_are_found() -> None:
 
 def test_the_timeline_shows_what_sessions_did() -> None:
     made = Tally(lanes=1)
-    run("sostenuto", two(), 14, tally=made)
+    run("steady", two(), 14, tally=made)
     (lane,) = made.lanes
     assert lane.name == "a"
     told = [(one.kind, round(one.begun, 3), round(one.ended, 3)) for one in lane.stretches]

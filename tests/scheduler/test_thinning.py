@@ -38,8 +38,8 @@ from sostenuto.scheduler import (
     Tick,
     TurnId,
     Unmarked,
-    named,
 )
+from sostenuto.tests.scheduler.steady import STEADY
 
 from .stage import PAGE, ROOT, Stage
 
@@ -257,7 +257,7 @@ def test_in_random_lives_the_books_balance_nobody_starts_without_its_past_and_a_
         starts = [effect for effect in log if isinstance(effect, Start)]
         assert all(start.reuse >= life.least.get(start.turn, 0) for start in starts)
         stood += sum(start.turn in life.least for start in starts)
-        again = Kernel(Ledger(8, PAGE, rank=named("sostenuto").evict), named("sostenuto"))
+        again = Kernel(Ledger(8, PAGE, rank=STEADY.evict), STEADY)
         assert [effect for event, now in life.events for effect in again.handle(event, now)] == log
     assert min(placed, lost, stood) > 20
 

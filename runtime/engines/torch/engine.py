@@ -12,7 +12,7 @@ from ....kvstore import NOWHERE, Copy, Groups, Seal, is_exact
 from ....kvstore.pages import Pages
 from ....kvstore.record import Buffer
 from ....kvstore.seal import veil
-from ....scheduler import Demand, Grow, Start, TurnId, compose
+from ....scheduler import TYPICAL, Demand, Grow, Pace, Start, TurnId
 from ....tools import GrammarRefused
 from ...detokenize import Detokenizer
 from ...errors import GrammarStuck, NotFinite
@@ -37,10 +37,11 @@ class Step:
 class _Line:
     """A turn's state on the compute thread: what samples, masks and spells its tokens."""
 
-    __slots__ = ("begun", "job", "sampler", "spell")
+    __slots__ = ("begun", "found", "job", "sampler", "spell")
 
     def __init__(self, job: Job, tokenizer: Any) -> None:
         self.job = job
+        self.found = 0
         said = job.tokens[job.prompt :]
         self.sampler = Sampler(job.sampling, job.tokens[: job.prompt], said)
         self.spell = Detokenizer(tokenizer, job.sampling.stop)
@@ -77,6 +78,8 @@ class TorchEngine:
         room = pool_tokens // model.shape.page * layers // model.shape.layers
         self.pages = Pages(model.shape, room, device=model.device)
         self._chunk = chunk
+        self.pace = Pace(TYPICAL, most=chunk)
+        """Shares steps out; whoever knows the costs here and a time per token sets another."""
         self._lines: dict[TurnId, _Line] = {}
         self._batch: dict[TurnId, _Line] = {}
         self._copies: list[Copy] = []
@@ -131,6 +134,7 @@ class TorchEngine:
         if line is None or line.job is not job:
             line = self._lines[job.turn] = _Line(job, self.model.tokenizer)
         job.pages, job.computed = list(effect.pages), effect.reuse + job.skip
+        line.found = effect.reuse
         self._batch[job.turn] = line
         self._copy(effect)
         count, blocks = len(self.groups), -(-effect.reuse // self.page)
@@ -212,9 +216,9 @@ class TorchEngine:
         """One step for the batch as it is now: every decoding turn, and chunks of prompts."""
         if not self._batch:
             return None
-        demands = [Demand(name, self._end(line.job) - line.job.computed) for name, line in self._batch.items()]
+        demands = [self._demand(name, line) for name, line in self._batch.items()]
         pieces, lines = [], []
-        for share in compose(demands, budget=self._chunk):
+        for share in self.pace.share(demands):
             line = self._batch[share.turn]
             job = line.job
             stop = job.computed + share.tokens
@@ -269,6 +273,10 @@ class TorchEngine:
             planned.append(Piece(tuple(range(at, at + size)), behind, (self.eos[0],) * tokens, wants=True))
             at += size
         self.model.forward(planned, self.pages)
+
+    def _demand(self, name: TurnId, line: _Line) -> Demand:
+        job = line.job
+        return Demand(name, self._end(job) - job.computed, line.found, job.computed - job.skip)
 
     def _end(self, job: Job) -> int:
         """Where the next step may end: what is known, as far as pages are taken at once."""
