@@ -71,6 +71,14 @@ def test_an_answer_is_kept_until_what_it_depends_on_is_written() -> None:
     assert ask(id=1) == ("ran", 6), "a tool of which nothing is known may have written all"
 
 
+def test_what_was_read_while_somebody_wrote_is_not_found_after_a_rollback_either() -> None:
+    executor = Executor(Policy({"look": Contract("read", reads=("db",), cache=True), "book": WRITE}))
+    mark = executor.branch("a", "s").fork()
+    executor.run(job(), lambda: executor.run(job("book"), lambda: None))
+    executor.roll_back("a", "s", mark)
+    assert executor.run(job(), lambda: "new").code == "ran"
+
+
 def test_what_is_written_while_a_read_is_under_way_keeps_it_out_of_the_cache() -> None:
     executor = Executor(Policy({"look": Contract("read", reads=("db",), cache=True), "book": WRITE}))
     executor.run(job(), lambda: executor.run(job("book"), lambda: None))
