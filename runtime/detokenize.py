@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
+
+from ..tools import MARKS
 
 _BROKEN = "\ufffd"
 """What decoding gives for bytes that are not yet a whole character."""
@@ -13,12 +17,13 @@ class Detokenizer:
     """Spells one answer. Text is held back while it may still become part of a character or of a stop string.
 
     A token's text may depend on the one before it (leading spaces), so a short window of earlier tokens is decoded
-    along each time; the cost is constant per token.
+    along each time; the cost is constant per token. Control tokens are not text, but for those that mark tool calls.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
+        self._marks = _marks(tokenizer)
         self._window: list[int] = []
         self._spelled = 0  # tokens of the window whose text is out already
         self._pending = ""
@@ -54,7 +59,25 @@ class Detokenizer:
         return text, False
 
     def _decode(self, tokens: Sequence[int]) -> str:
+        if self._marks.isdisjoint(tokens):
+            return self._plain(tokens)
+        runs = groupby(tokens, self._marks.get)
+        return "".join(self._plain(list(run)) if mark is None else mark * len(list(run)) for mark, run in runs)
+
+    def _plain(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class _Marks(dict[int, str]):
+    def isdisjoint(self, tokens: Sequence[int]) -> bool:
+        return not self or not any(token in self for token in tokens)
+
+
+@lru_cache(maxsize=8)
+def _marks(tokenizer: Any) -> _Marks:
+    """The control tokens that mark tool calls, with their text."""
+    special = [str(word) for word in getattr(tokenizer, "all_special_tokens", ())]
+    return _Marks((tokenizer.convert_tokens_to_ids(word), word) for word in special if word in MARKS)
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -32,27 +32,27 @@ class Renderer:
         """The prompt that asks for the next answer. Raises BadMessage if there is nothing to answer."""
         if not messages:
             raise BadMessage("there are no messages: give at least one")
-        chat = self._chat(messages, tools)
+        plain: list[str] = []
+        chat = self._chat(messages, tools, plain)
         # A dialect without a system text of its own has a template that lists the tools itself.
         offered = {"tools": [_offer(tool) for tool in tools]} if tools and not self.dialect.system else {}
-        plain: list[str] = []
-        for entry in chat:
-            entry["content"] = self._defused(entry["content"], plain)
         text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **offered)
         return self._splice(str(text), messages, plain)
 
-    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    def _chat(self, messages: Sequence[Message], tools: Sequence[Tool], plain: list[str]) -> list[dict[str, Any]]:
+        """The conversation as the template takes it, with what others wrote made harmless."""
         dialect = self.dialect
         chat: list[dict[str, Any]] = []
         system = "\n\n".join(message.text for message in messages if message.role == "system")
         system = f"{system}\n\n{render_tools(dialect, tools)}".strip()
         if system:
-            chat.append({"role": "system", "content": system})
-        chat += [{"role": role, "content": text} for role, text in render_examples(dialect, tools)]
+            chat.append({"role": "system", "content": self._defused(system, plain)})
+        examples = render_examples(dialect, tools)
+        chat += [{"role": role, "content": self._defused(text, plain)} for role, text in examples]
         for index, message in enumerate(messages):
             if message.role == "system":
                 continue
-            entry = self._entry(index, message)
+            entry = self._entry(index, message, plain)
             # Where results are written as a user's turn, those of parallel calls share one: turns must alternate.
             if message.role == "tool" and dialect.result_role == "user" and messages[index - 1].role == "tool":
                 chat[-1]["content"] += "\n" + entry["content"]
@@ -60,19 +60,21 @@ class Renderer:
                 chat.append(entry)
         return chat
 
-    def _entry(self, index: int, message: Message) -> dict[str, Any]:
+    def _entry(self, index: int, message: Message, plain: list[str]) -> dict[str, Any]:
         dialect = self.dialect
+        said = self._defused(message.text, plain)
         match message.role:
             case "assistant":
                 if message.tokens:
                     return {"role": "assistant", "content": f"{self._mark}{index}-"}
-                calls = render_calls(dialect, [(call.name, call.text) for call in message.calls])
-                return {"role": "assistant", "content": "\n".join(part for part in (message.text, calls) if part)}
+                # The dialect's own marks stay what they are; in the arguments they are text.
+                calls = render_calls(dialect, [(call.name, self._defused(call.text, plain)) for call in message.calls])
+                return {"role": "assistant", "content": "\n".join(part for part in (said, calls) if part)}
             case "tool":
-                result = render_result(dialect, message.tool, message.text)
+                result = self._defused(render_result(dialect, message.tool, message.text), plain)
                 return {"role": dialect.result_role, "name": message.tool, "content": result}
             case _:
-                return {"role": message.role, "content": message.text}
+                return {"role": message.role, "content": said}
 
     def _defused(self, content: str, plain: list[str]) -> str:
         """What others wrote must not end their turn or begin another: control tokens in it are spelled as text."""

@@ -118,6 +118,12 @@ DEEPSEEK_V31 = replace(DEEPSEEK, name="deepseek-v3.1", head="{name}" + _SEP, tai
 
 DIALECTS = {each.name: each for each in (HERMES, SMOLLM, LLAMA, MISTRAL, MISTRAL_ARGS, DEEPSEEK, DEEPSEEK_V31)}
 
+MARKS = frozenset(
+    ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", _SEP]
+    + [mark for each in (DEEPSEEK, DEEPSEEK_V31) for mark in (each.opening, each.begin, each.end, each.closing)]
+)
+"""What some tokenizers have control tokens for, and who reads calls must nevertheless see."""
+
 _NATIVE: tuple[tuple[tuple[str, ...], Dialect], ...] = (
     (("tool_call>", "tools"), HERMES),
     (("[TOOL_CALLS]", "[ARGS]"), MISTRAL_ARGS),
