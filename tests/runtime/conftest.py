@@ -156,13 +156,17 @@ def make_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
     return make
 
 
-WAYS = {"the path it takes": Way(), "the general path": Way("general")}
-"""What is promised of logits and bits is promised of both paths."""
+WAYS = {
+    "the path it takes": Way(),
+    "in torch alone": Way(native=False),
+    "the general path": Way("general"),
+}
+"""What is promised of logits and bits is promised of both paths, and of both kinds of operations."""
 
 
 @pytest.fixture(params=WAYS)
 def make_either(request: pytest.FixtureRequest, make_pair: Callable[..., Pair]) -> Callable[..., Pair]:
-    """`make_pair`, over one path and over the other."""
+    """`make_pair`, in each way that there is to compute."""
     return partial(make_pair, way=WAYS[request.param])
 
 

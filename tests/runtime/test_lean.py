@@ -27,16 +27,17 @@ BFLOAT16 = pytest.mark.skipif(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoders_like_llama_take_the_lean_path_and_others_say_why_not(make_pair: Make, family: str) -> None:
-    model = make_pair(family).ours
+    chosen = make_pair(family).ours.chosen
     if family.startswith("gemma3"):
-        assert (model.path, model.why) == ("general", "the family gemma3_text is none of llama, mistral, qwen2, qwen3")
+        assert chosen.path.name == "general"
+        assert chosen.why == "the family gemma3_text is none of llama, mistral, qwen2, qwen3"
     else:
-        assert (model.path, model.why) == ("lean", "")
+        assert (chosen.path.name, chosen.why) == ("lean", "")
 
 
 def test_the_general_path_serves_who_asks_for_it(make_pair: Make) -> None:
     model = make_pair(way=Way("general")).ours
-    assert (model.path, model.why) == ("general", "it was asked for")
+    assert (model.chosen.path.name, model.chosen.why) == ("general", "it was asked for")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_the_lean_path_asked_for_by_name_is_refused_where_it_does_not_fit(
     folder = build(tmp_path, **settings)
     with pytest.raises(ModelUnsupported, match=why):
         Model.load(Source(str(folder), "tiny"), dtype="float32", way=Way("lean"))
-    assert Model.load(Source(str(folder), "tiny"), dtype="float32").path == "general"
+    assert Model.load(Source(str(folder), "tiny"), dtype="float32").chosen.path.name == "general"
 
 
 def test_a_forward_that_comes_out_otherwise_is_noticed_at_load_and_not_used(
@@ -61,8 +62,8 @@ def test_a_forward_that_comes_out_otherwise_is_noticed_at_load_and_not_used(
     folder = build(tmp_path, **FAMILIES["qwen2"])
     monkeypatch.setattr(Plain, "__call__", lambda self, rows: F.linear(rows, self.weight))  # forgets the biases
     model = Model.load(Source(str(folder), "tiny"), dtype="float32")
-    assert model.path == "general"
-    assert "other logits than the model by itself" in model.why
+    assert model.chosen.path.name == "general"
+    assert "other logits than the model by itself" in model.chosen.why
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -91,12 +92,13 @@ def test_new_weights_reach_every_product(tmp_path: Path, family: str, dtype: str
 
 
 @BFLOAT16
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral, window of 24"])
 @pytest.mark.parametrize("start", [0, 5, 64])
 def test_a_prompt_has_the_same_bits_in_chunks_of_any_size_and_in_any_company(
-    make_pair: Make, family: str, start: int
+    make_pair: Make, family: str, start: int, native: bool
 ) -> None:
-    pair, prompt = make_pair(family, "bfloat16"), draw(300)
+    pair, prompt = make_pair(family, "bfloat16", way=Way(native=native)), draw(300)
     rivals = [draw(90, seed=seed) for seed in range(1, 4)]
 
     def run(chunks: list[int], company: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -61,7 +61,7 @@ class Model:
         """Tokens that have entered the forward pass so far."""
         self._shapes = {name: weight.shape for name, weight in network.state_dict().items()}
         probe.check(network, name, found)
-        self._path, self.why = choose(network, name, found, way or Way())
+        self.chosen = choose(network, name, found, way or Way())
 
     @classmethod
     def load(
@@ -109,14 +109,9 @@ class Model:
         are too short; then nothing was written or counted.
         """
         self._check_pieces(pieces, pages)
-        logits = self._path.forward(pieces, pages)
+        logits = self.chosen.path.forward(pieces, pages)
         self.rows += sum(len(piece.tokens) for piece in pieces)
         return logits
-
-    @property
-    def path(self) -> str:
-        """Which forward pass serves it: `lean` or `general`; `why` says why it is not the lean one."""
-        return self._path.name
 
     @property
     def whole(self) -> bool:
@@ -131,7 +126,7 @@ class Model:
         """
         self._check_pieces((piece,), pages)
         self.rows += len(piece.tokens)
-        self._path.watch(piece.tokens, Weighing(piece, pages, mass))
+        self.chosen.path.watch(piece.tokens, Weighing(piece, pages, mass))
 
     def reweigh(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Overwrite weights, by their names in the network's state; what is not named stays as it is.
@@ -150,7 +145,7 @@ class Model:
                 raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected {tuple(own[name])}")
             if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
                 raise ValueError(f"{name}: found {tensor.dtype} or values that are not finite; expected numbers")
-        self._path.reweigh(tensors)
+        self.chosen.path.reweigh(tensors)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.shape.dtype} on {self.device}>"

@@ -11,9 +11,11 @@ import torch
 from ....kvstore.pages import Pages
 from ...errors import ModelUnsupported
 from . import probe
+from .cache import folder
 from .general import General
 from .lean.forward import Lean, unfit
-from .lean.operations import Torch
+from .lean.native import NotBuilt, native
+from .lean.operations import Operations, Torch
 from .pieces import Piece, Step
 from .survey import Findings
 
@@ -23,6 +25,8 @@ class Way:
     """What somebody wants; None: whatever is fastest here."""
 
     path: Literal["lean", "general"] | None = None
+    native: bool | None = None
+    """The lean path's operations in C++, or in torch."""
 
 
 class Path(Protocol):
@@ -44,19 +48,39 @@ class Path(Protocol):
         ...
 
 
-def choose(network: Any, name: str, found: Findings, way: Way) -> tuple[Path, str]:
-    """The path, and in a sentence why it is not the lean one, or nothing.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What computes a model."""
 
-    Raises ModelUnsupported for the lean path where a model does not fit it and it was asked for by name.
-    """
+    path: Path
+    why: str = ""
+    """Why it is not the lean path."""
+    kernels: str = "torch"
+    """What its operations are made of: `C++`, or `torch` and perhaps the reason."""
+
+
+def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
+    """Decided once. Raises ModelUnsupported for what was asked for by name and does not fit or cannot be built."""
     why = unfit(network) if way.path != "general" else "it was asked for"
     if why is None:
-        lean = Lean(network, found.groups, Torch())
+        operations, kernels = _operations(way)
+        lean = Lean(network, found.groups, operations)
         off = probe.off(lean.forward, network, found)
         if off <= probe.TOLERANCE[found.shape.dtype]:
             lean.adopt()
-            return lean, ""
+            return Chosen(lean, kernels=kernels)
         why = f"the lean path gives other logits than the model by itself (off by {off:.2g} of their norm)"
     if way.path == "lean":
         raise ModelUnsupported(f"{name} cannot take the lean path: {why}. Leave the choice of the path to us")
-    return General(network, found.groups), why
+    return Chosen(General(network, found.groups), why)
+
+
+def _operations(way: Way) -> tuple[Operations, str]:
+    if way.native is False:
+        return Torch(), "torch, as was asked for"
+    try:
+        return native(folder()), "C++"
+    except NotBuilt as reason:
+        if way.native:
+            raise ModelUnsupported(f"there are no operations in C++: {reason}. Leave the choice to us") from reason
+        return Torch(), f"torch, because {reason}"
