@@ -1,4 +1,4 @@
-"""The command line: demo, serve, vllm, replay, trace and kv. The only file that reads the environment."""
+"""The command line: demo, serve, vllm, doctor, replay, trace and kv. The only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _serve_options(commands.add_parser("serve", help="an OpenAI-compatible server in front of any engine"))
     _vllm_options(commands.add_parser("vllm", help="the command line of a vLLM server that holds agents' contexts"))
+    _doctor_options(commands.add_parser("doctor", help="what computes a model here: machine, torch, operations, path"))
     again = commands.add_parser(
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
@@ -203,6 +204,19 @@ def _vllm(options: argparse.Namespace) -> int:
         ) from None
 
 
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="a model directory, a GGUF file or a hub id (default: the packaged one)")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from .engines.torch.doctor import examine
+
+    for heading, found in examine(options.model):
+        _print(f"{heading:<12}{found}")
+    return 0
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -243,7 +257,15 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_COMMANDS = {"demo": _demo, "serve": _serve, "vllm": _vllm, "replay": _replay, "trace": _trace, "kv": _kv}
+_COMMANDS = {
+    "demo": _demo,
+    "serve": _serve,
+    "vllm": _vllm,
+    "doctor": _doctor,
+    "replay": _replay,
+    "trace": _trace,
+    "kv": _kv,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

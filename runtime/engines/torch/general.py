@@ -18,6 +18,8 @@ class General:
     """A network, unmodified but for its attention function."""
 
     name = "general"
+    even = False
+    """Rows of small steps get the same bits in any company, prompts do not: see `attention`."""
 
     def __init__(self, network: Any, groups: Groups) -> None:
         attention.register()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Model:
         self._shapes = {name: weight.shape for name, weight in network.state_dict().items()}
         probe.check(network, name, found)
         self.chosen = choose(network, name, found, way or Way())
+        if self.chosen.mode != "exact":  # its keys and values are for nobody who wants them exact
+            self.fingerprint += f"-{self.chosen.mode}"
 
     @classmethod
     def load(
@@ -99,6 +102,7 @@ class Model:
             ) from error
         except ValueError as error:
             raise ModelUnsupported(f"transformers cannot load {source.path}: {str(error).splitlines()[0]}") from error
+        way = replace(way or Way(), file=source.file)
         return cls(network.to(device), tokenizer, source.name, page=page, way=way)
 
     def forward(self, pieces: Sequence[Piece], pages: Pages) -> torch.Tensor:

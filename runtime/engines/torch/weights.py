@@ -32,6 +32,8 @@ class Source:
 
     path: str
     name: str
+    file: str | None = None
+    """The GGUF file that it was converted from."""
 
 
 def locate(model: str | None = None, *, cache: Path | None = None) -> Source:
@@ -93,7 +95,7 @@ def _converted(file: Path, cache: Path | None) -> Source:
             ) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return Source(str(target), name)
+    return Source(str(target), name, str(file))
 
 
 def _convert(file: Path, target: Path) -> None:

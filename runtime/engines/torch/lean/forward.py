@@ -18,6 +18,7 @@ from .....kvstore import Groups
 from .....kvstore.pages import Pages
 from ..pieces import Piece, Step, rows_wanted
 from .attention import Manner, Plan
+from .blocks import Blocks, InBlocks, Multiplies, joined
 from .linear import Linear, Narrow, Weight, even, fastest, fused
 from .operations import Angles, Operations, turned
 
@@ -41,6 +42,14 @@ def unfit(network: Any) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Fast:
+    """Weights that steps of few rows read in four or eight bits, by name, and what multiplies by them."""
+
+    blocks: Mapping[str, Blocks]
+    multiplies: Multiplies
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     enter: torch.Tensor
     qkv: Linear
@@ -57,12 +66,13 @@ class Lean:
     name = "lean"
 
     @torch.no_grad()
-    def __init__(self, network: Any, groups: Groups, operations: Operations) -> None:
-        """Copies what it reorders; `adopt` then frees the network's own."""
+    def __init__(self, network: Any, groups: Groups, operations: Operations, fast: Fast | None = None) -> None:
+        """Copies what it reorders; `adopt` then frees the network's own. `fast`: bits may depend on the company."""
         config, body = network.config, network.model
         self.operations = operations
-        self.even = network.dtype == torch.bfloat16
-        """A row gets the same bits whatever else is in the step. Products of float32 do not give that."""
+        self._fast = fast
+        # Products of float32 do not give that on any processor tried.
+        self._even: bool = network.dtype == torch.bfloat16 and fast is None
         self._parameters = dict(network.named_parameters(remove_duplicate=False))
         self._places: dict[int, list[tuple[Weight, slice]]] = {}
         self._dim = int(body.layers[0].self_attn.head_dim)
@@ -73,6 +83,11 @@ class Lean:
         self._embed, self._last = body.embed_tokens.weight, body.norm.weight
         self._layers = [self._layer(layer) for layer in body.layers]
         self._head = self._linear(network.lm_head)
+
+    @property
+    def even(self) -> bool:
+        """A row gets the same bits whatever else is in the step."""
+        return self._even
 
     def adopt(self) -> None:
         """The network's own products hold nothing from now on but what is here."""
@@ -113,9 +128,12 @@ class Lean:
     def _run(
         self, tokens: Sequence[int], positions: torch.Tensor, attend: Attend, wanted: Sequence[int]
     ) -> torch.Tensor:
-        """A step of one row is run as two equal ones: products of one row round otherwise than those of several."""
+        """A step of one row is run as two equal ones: products of one row round otherwise than those of several.
+
+        Where that does not matter it is one.
+        """
         ids = torch.tensor(tokens)
-        if len(ids) == 1:
+        if len(ids) == 1 and self._fast is None:
             ids, positions = ids.expand(2), positions.expand(2)
         ops, eps = self.operations, self._eps
         turns = positions[:, None].float() * self._turn[0]
@@ -150,7 +168,7 @@ class Lean:
     def _linear(self, *modules: Any) -> Linear:
         """One product of several. Where it was tried, it gives a row the same bits among any number of others."""
         weight, bias = fused([module.weight for module in modules], [module.bias for module in modules])
-        made = fastest(weight, bias)
+        made = self._weight(weight, bias, [module.weight for module in modules])
         at = 0
         for module in modules:
             part = slice(at, at + len(module.weight))
@@ -158,9 +176,17 @@ class Lean:
                 if parameter is not None:
                     self._places.setdefault(id(parameter), []).append((made, part))
             at = part.stop
-        most = even(*weight.shape, weight.dtype, torch.get_num_threads()) if self.even else 0
-        self.even = self.even and most > 0
+        most = even(*weight.shape, weight.dtype, torch.get_num_threads()) if self._even else 0
+        self._even = self._even and most > 0
         return Narrow(made, most) if most else made
+
+    def _weight(self, weight: torch.Tensor, bias: torch.Tensor | None, parts: Sequence[torch.Tensor]) -> Weight:
+        whole = fastest(weight, bias)
+        if self._fast is None:
+            return whole
+        known = {id(self._parameters[name]): blocks for name, blocks in self._fast.blocks.items()}
+        blocks = joined([known.get(id(part)) for part in parts])
+        return whole if blocks is None else InBlocks(whole, bias, blocks, self._fast.multiplies)
 
 
 def _known(name: str) -> bool:

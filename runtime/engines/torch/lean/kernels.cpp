@@ -2,13 +2,14 @@
 // builds in seconds anywhere. native.py builds and calls it; operations.py says what each function does.
 //
 // A row is computed in the same order whoever else is in the step: sums go over fixed parts of its own positions.
-// Numbers are summed in float and rounded once.
+// Sums are in float. What lies between two products is rounded where transformers rounds it, so that what is said
+// in half the bits is what transformers says.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -32,6 +33,9 @@ template <> inline Half narrow<Half>(float x) {
   uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   return Half(x == x ? rounded : 0x7fc0);
 }
+
+// Rounded as T is.
+template <class T> inline float round_to(float x) { return wide(narrow<T>(x)); }
 
 // e to the x for x <= 0, in a form that compilers turn into vectors: 2^n times a polynomial, right to 2e-7.
 inline float power(float x) {
@@ -140,7 +144,7 @@ template <class T> void norm(const T* row, const T* weight, T* out, int size, fl
   float sum = 0;
   for (int i = 0; i < size; i++) sum += wide(row[i]) * wide(row[i]);
   const float scale = 1 / std::sqrt(sum / size + eps);
-  for (int i = 0; i < size; i++) out[i] = narrow<T>(wide(row[i]) * scale * wide(weight[i]));
+  for (int i = 0; i < size; i++) out[i] = narrow<T>(round_to<T>(wide(row[i]) * scale) * wide(weight[i]));
 }
 
 template <class T>
@@ -160,7 +164,7 @@ template <class T> void gated(const T* gate_up, T* out, int rows, int size, int 
     const T *gate = gate_up + int64_t(r) * 2 * size, *up = gate + size;
     for (int i = 0; i < size; i++) {
       const float x = wide(gate[i]), e = power(-std::fabs(x));
-      out[int64_t(r) * size + i] = narrow<T>(x * ((x < 0 ? e : 1) / (1 + e)) * wide(up[i]));
+      out[int64_t(r) * size + i] = narrow<T>(round_to<T>(x * ((x < 0 ? e : 1) / (1 + e))) * wide(up[i]));
     }
   }
 }
@@ -182,13 +186,116 @@ void turn_and_write(T* heads, const float* cosines, const float* sines, const T*
       }
       for (int i = 0; i < dim / 2; i++) {
         const float left = wide(head[i]), right = wide(head[i + dim / 2]);
-        to[i] = narrow<T>(left * cosine[i] - right * sine[i]);
-        to[i + dim / 2] = narrow<T>(right * cosine[i] + left * sine[i]);
+        const float c = round_to<T>(cosine[i]), s = round_to<T>(sine[i]);
+        to[i] = narrow<T>(round_to<T>(left * c) - round_to<T>(right * s));
+        to[i + dim / 2] = narrow<T>(round_to<T>(right * c) + round_to<T>(left * s));
       }
     }
     if (r < written)
       for (int h = 0; h < kv_heads; h++)
         std::memcpy(values + (h * slots + places[r]) * dim, row + (count + kv_heads + h) * dim, dim * sizeof(T));
+  }
+}
+
+// Blocks of 32 weights as GGUF files have them: Q4_0 (a scale, 16 bytes of two weights each), Q4_1 (a scale, a least,
+// the same), Q8_0 (a scale, 32 bytes). A row's sums go over its blocks in order.
+enum Kind { Q4_0 = 2, Q4_1 = 3, Q8_0 = 8 };
+constexpr int BLOCK = 32, FEW = 4;
+
+inline int bytes_of(int kind) { return kind == Q4_0 ? 18 : kind == Q4_1 ? 20 : 34; }
+
+inline float half_of(const uint8_t* at) {
+  _Float16 out;
+  std::memcpy(&out, at, 2);
+  return float(out);
+}
+
+// Sixteen sums side by side: of the processor's own width where it has that.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+struct Sums {
+  __m512 sum = _mm512_setzero_ps();
+  void add(const Sums& weight, const float* row) { sum = _mm512_fmadd_ps(weight.sum, _mm512_loadu_ps(row), sum); }
+  float all() const { return _mm512_reduce_add_ps(sum); }
+};
+template <int KIND> inline void unpack(const uint8_t* packed, float scale, Sums& low, Sums& high) {
+  const __m512 by = _mm512_set1_ps(scale);
+  const __m128i bytes = _mm_loadu_si128((const __m128i*)packed), four = _mm_set1_epi8(15);
+  __m512i first, second;
+  if (KIND == Q8_0) {
+    first = _mm512_cvtepi8_epi32(bytes);
+    second = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(packed + 16)));
+  } else {
+    first = _mm512_cvtepu8_epi32(_mm_and_si128(bytes, four));
+    second = _mm512_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16(bytes, 4), four));
+  }
+  low.sum = _mm512_mul_ps(_mm512_cvtepi32_ps(first), by);
+  high.sum = _mm512_mul_ps(_mm512_cvtepi32_ps(second), by);
+}
+#else
+struct Sums {
+  float sum[16] = {};
+  void add(const Sums& weight, const float* row) {
+    for (int i = 0; i < 16; i++) sum[i] += weight.sum[i] * row[i];
+  }
+  float all() const {
+    float out = 0;
+    for (int i = 0; i < 16; i++) out += sum[i];
+    return out;
+  }
+};
+template <int KIND> inline void unpack(const uint8_t* packed, float scale, Sums& low, Sums& high) {
+  for (int i = 0; i < 16; i++) {
+    low.sum[i] = scale * (KIND == Q8_0 ? float(int8_t(packed[i])) : float(packed[i] & 15));
+    high.sum[i] = scale * (KIND == Q8_0 ? float(int8_t(packed[i + 16])) : float(packed[i] >> 4));
+  }
+}
+#endif
+
+template <class T, int KIND, int ROWS>
+void times(const uint8_t* weights, const float* rows, const float* sums, T* out, int inputs, int outputs, int threads) {
+  const int blocks = inputs / BLOCK;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int n = 0; n < outputs; n++) {
+    Sums all[ROWS], low, high;
+    float rest[ROWS] = {};
+    const uint8_t* at = weights + int64_t(n) * blocks * bytes_of(KIND);
+    for (int b = 0; b < blocks; b++, at += bytes_of(KIND)) {
+      const float scale = half_of(at), least = KIND == Q4_1 ? half_of(at + 2) : -8 * scale;
+      unpack<KIND>(at + (KIND == Q4_1 ? 4 : 2), scale, low, high);
+      for (int r = 0; r < ROWS; r++) {
+        const float* row = rows + int64_t(r) * inputs + b * BLOCK;
+        all[r].add(low, row);
+        all[r].add(high, row + 16);
+        if (KIND != Q8_0) rest[r] += least * sums[r * blocks + b];
+      }
+    }
+    for (int r = 0; r < ROWS; r++) out[int64_t(r) * outputs + n] = narrow<T>(all[r].all() + rest[r]);
+  }
+}
+
+template <class T, int KIND>
+void times_some(const uint8_t* weights, const float* rows, const float* sums, T* out, int count, int inputs,
+                int outputs, int threads) {
+  if (count == 1) times<T, KIND, 1>(weights, rows, sums, out, inputs, outputs, threads);
+  if (count == 2) times<T, KIND, 2>(weights, rows, sums, out, inputs, outputs, threads);
+  if (count == 3) times<T, KIND, 3>(weights, rows, sums, out, inputs, outputs, threads);
+  if (count == 4) times<T, KIND, 4>(weights, rows, sums, out, inputs, outputs, threads);
+}
+
+template <class T>
+void blocks(const uint8_t* weights, const T* given, T* out, int kind, int count, int inputs, int outputs,
+            int threads) {
+  const int parts = inputs / BLOCK;
+  std::vector<float> rows(size_t(count) * inputs), sums(size_t(count) * parts, 0.0f);
+  for (size_t i = 0; i < rows.size(); i++) rows[i] = wide(given[i]);
+  for (size_t i = 0; i < rows.size(); i++) sums[i / BLOCK] += rows[i];
+  for (int at = 0; at < count; at += FEW) {
+    const int some = std::min(FEW, count - at);
+    const float *r = &rows[size_t(at) * inputs], *s = &sums[size_t(at) * parts];
+    T* to = out + int64_t(at) * outputs;
+    if (kind == Q4_0) times_some<T, Q4_0>(weights, r, s, to, some, inputs, outputs, threads);
+    if (kind == Q4_1) times_some<T, Q4_1>(weights, r, s, to, some, inputs, outputs, threads);
+    if (kind == Q8_0) times_some<T, Q8_0>(weights, r, s, to, some, inputs, outputs, threads);
   }
 }
 
@@ -208,6 +315,10 @@ void turn_and_write(T* heads, const float* cosines, const float* sines, const T*
   }                                                                                                                 \
   extern "C" void gated_##NAME(const T* gate_up, T* out, int rows, int size, int threads) {                         \
     gated(gate_up, out, rows, size, threads);                                                                       \
+  }                                                                                                                 \
+  extern "C" void blocks_##NAME(const uint8_t* weights, const T* rows, T* out, int kind, int count, int inputs,     \
+                                int outputs, int threads) {                                                         \
+    blocks(weights, rows, out, kind, count, inputs, outputs, threads);                                              \
   }                                                                                                                 \
   extern "C" void turn_##NAME(T* heads, const float* cosines, const float* sines, const T* query_norm,              \
                               const T* key_norm, float eps, const int64_t* places, T* query, T* keys, T* values,    \

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from .operations import Angles, Decode, Operations, Store, Torch
+from .blocks import Blocks
+from .operations import Angles, Decode, Store, Torch
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
@@ -79,6 +80,12 @@ class Native(Torch):
         self._call("decode", query, query, store.k, store.v, *looks, out, *sizes, ctypes.c_float(scale))
         return out
 
+    def blocks(self, rows: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+        """The product of rows with blocks of four or eight bits, summed in float32."""
+        out = rows.new_empty(len(rows), len(blocks.data))
+        self._call("blocks", rows, blocks.data, rows, out, int(blocks.kind), *rows.shape, len(blocks.data))
+        return out
+
     def _call(self, name: str, like: torch.Tensor, *given: Any) -> None:
         function = getattr(self._library, f"{name}_{_NAMES[like.dtype]}")
         function(*map(_plain, given), torch.get_num_threads())
@@ -92,7 +99,7 @@ def _plain(given: Any) -> Any:
 
 
 @cache
-def native(folder: Path) -> Operations:
+def native(folder: Path) -> Native:
     """The operations in C++, built in this folder if they are not there. Raises NotBuilt with the reason."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
