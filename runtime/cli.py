@@ -86,6 +86,12 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         help="a Hugging Face model directory, a GGUF file or a hub id (default: the packaged one); with --url, the "
         "name under which the server serves it (default: the first)",
     )
+    parser.add_argument(
+        "--mode",
+        default="exact",
+        choices=("exact", "fast"),
+        help="exact: the same bits in any company; fast: steps of few rows read a GGUF file's own blocks",
+    )
     parser.add_argument("--tokenizer", help="a directory or hub id, where a vLLM server's model is not found here")
     parser.add_argument(
         "--api-key-from", metavar="VARIABLE", help="the environment variable that holds the server's key"
@@ -97,7 +103,7 @@ def _wanted(options: argparse.Namespace, pool_tokens: int | None) -> Wanted:
     if name is not None and name not in os.environ:
         raise ValueError(f"--api-key-from: there is no environment variable {name}")
     key = None if name is None else os.environ[name]
-    return Wanted(options.engine, options.model, options.url, key, pool_tokens, options.tokenizer)
+    return Wanted(options.engine, options.model, options.url, key, pool_tokens, options.mode, options.tokenizer)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -12,14 +12,21 @@ import torch
 from gguf import GGMLQuantizationType, GGUFWriter, dequantize
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sostenuto.runtime.call_facts import kv_attributes
 from sostenuto.runtime.engines.torch.cache import folder
+from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.engines.torch.lean.blocks import BYTES, FEW, SIZE, Blocks, InBlocks, Kind, joined
 from sostenuto.runtime.engines.torch.lean.linear import Plain
 from sostenuto.runtime.engines.torch.lean.native import Native, NotBuilt, native
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.quants import quants
-from sostenuto.runtime.engines.torch.ways import Way
-from sostenuto.runtime.errors import ModelUnsupported
+from sostenuto.runtime.engines.torch.ways import Mode, Way
+from sostenuto.runtime.errors import BadRollout, ModelUnsupported
+from sostenuto.runtime.host import Host
+from sostenuto.runtime.opening import Wanted, open_engine
+from sostenuto.runtime.rollout.group import Group, Rules
+from sostenuto.runtime.session import Session
+from sostenuto.tracing import names
 
 from .conftest import Pair, Runner, draw, spelling
 
@@ -126,7 +133,6 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         state[name] = blocks.dequantised()
 
     add("token_embd.weight", "model.embed_tokens.weight", some(Kind.Q8_0, 258, 64, seed=99))
-    state["model.embed_tokens.weight"][256] *= 1
     for layer in range(2):
         for at, (name, theirs) in enumerate(NAMES.items()):
             outputs = {"q": 64, "k": 32, "v": 32, "o": 64, "g": 96, "u": 96, "d": 64}[name.split(".")[1][0]]
@@ -199,3 +205,24 @@ def test_fast_is_refused_where_there_is_nothing_for_it_to_read(packed: Packed) -
         parameter.data.mul_(1.5)
     with pytest.raises(ModelUnsupported, match="no weight in Q4_0, Q4_1, Q8_0 that is its own"):
         Model(strange, spelling(), "tiny", way=Way(mode="fast", file=str(packed.file)))
+
+
+def test_the_mode_is_named_in_facts_and_makes_samples_inexact(ours: Native, packed: Packed) -> None:
+    modes: tuple[Mode, ...] = ("exact", "fast")
+    for mode in modes:
+        model = Model(packed.network(), spelling(), "tiny", page=8, way=Way(mode=mode, file=str(packed.file)))
+        with Host(TorchEngine(model, pool_tokens=256)) as host, Session(host) as session:
+            assert host.mode == mode
+            assert session.exact == (mode == "exact")
+            session.feed(draw(20))
+            answer = session.generate(4)
+            assert kv_attributes(answer.facts)[names.MODE] == mode
+            assert (answer.facts.mode, answer.facts.exact) == (mode, mode == "exact")
+            if mode == "fast":
+                with pytest.raises(BadRollout, match="by the engine's mode"):
+                    Group(session, draw(5), n=1, rules=Rules(exact=True))
+
+
+def test_a_server_has_no_mode_of_ours() -> None:
+    with pytest.raises(ValueError, match="the mode fast is the engine torch's"):
+        open_engine(Wanted("openai", url="http://127.0.0.1:1/v1", mode="fast"))
