@@ -32,6 +32,7 @@ def kv_attributes(facts: Facts) -> dict[str, Any]:
         names.PROGRAM: facts.program,
         names.TURN: facts.turn,
         names.POLICY: facts.policy,
+        names.MODE: facts.mode,
         names.KV_HIT_TOKENS: facts.reused_tokens,
         names.KV_COMPUTED_TOKENS: facts.computed_tokens + facts.recomputed_tokens,
         names.KV_RECOMPUTED_TOKENS: facts.recomputed_tokens + facts.lost_tokens,

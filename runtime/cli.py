@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _serve_options(commands.add_parser("serve", help="an OpenAI-compatible server in front of any engine"))
     _vllm_options(commands.add_parser("vllm", help="the command line of a vLLM server that holds agents' contexts"))
+    _doctor_options(commands.add_parser("doctor", help="what computes a model here: machine, torch, operations, path"))
     again = commands.add_parser(
         "replay", help="feed a journal to the kernel: the same events must give the same effects"
     )
@@ -105,6 +106,12 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         help="a Hugging Face model directory, a GGUF file or a hub id (default: the packaged one); with --url, the "
         "name under which the server serves it (default: the first)",
     )
+    parser.add_argument(
+        "--mode",
+        default="exact",
+        choices=("exact", "fast"),
+        help="exact: the same bits in any company; fast: steps of few rows read a GGUF file's own blocks",
+    )
     parser.add_argument("--tokenizer", help="a directory or hub id, where a vLLM server's model is not found here")
     parser.add_argument(
         "--api-key-from", metavar="VARIABLE", help="the environment variable that holds the server's key"
@@ -116,7 +123,7 @@ def _wanted(options: argparse.Namespace, pool_tokens: int | None) -> Wanted:
     if name is not None and name not in os.environ:
         raise ValueError(f"--api-key-from: there is no environment variable {name}")
     key = None if name is None else os.environ[name]
-    return Wanted(options.engine, options.model, options.url, key, pool_tokens, options.tokenizer)
+    return Wanted(options.engine, options.model, options.url, key, pool_tokens, options.mode, options.tokenizer)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -264,6 +271,19 @@ def _vllm(options: argparse.Namespace) -> int:
         ) from None
 
 
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="a model directory, a GGUF file or a hub id (default: the packaged one)")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from .engines.torch.doctor import examine
+
+    for heading, found in examine(options.model):
+        _print(f"{heading:<12}{found}")
+    return 0
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -349,6 +369,7 @@ _COMMANDS = {
     "demo": _demo,
     "serve": _serve,
     "vllm": _vllm,
+    "doctor": _doctor,
     "replay": _replay,
     "simulate": _simulate,
     "calibrate": _calibrate,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 from uuid import uuid4
 
 from ..kvstore import RAW, is_exact
@@ -90,6 +90,7 @@ class Host:
         setting: Setting | None = None,
         journal: Path | None = None,
         dtype: str | None = None,
+        mode: Literal["exact", "fast"] = "exact",
         host_tokens: int = 0,
         store: Path | str | None = None,
         store_tokens: int | None = None,
@@ -102,6 +103,9 @@ class Host:
         `remote`, where other hosts of the same model find them. A server that is not there, now or later, is a
         warning in the log: the host goes on without it, and asks it again with what comes later.
 
+        In the mode `fast` steps of few rows read the blocks of four bits of a GGUF file, the packaged one among them:
+        sooner, and with bits that depend on how many turns run.
+
         Raises ModelNotFound or ModelUnsupported, and before anything is loaded ValueError for an unknown policy or
         no address, MissingPackage for `remote` without its package, and TierLocked or BadStore for a folder that
         cannot be used.
@@ -112,10 +116,17 @@ class Host:
         # Loading torch takes seconds: only who opens a model pays for it.
         from .engines.torch.engine import TorchEngine
         from .engines.torch.model import Model
+        from .engines.torch.ways import Way
         from .engines.torch.weights import locate
 
-        engine = TorchEngine(Model.load(locate(model), dtype=dtype), pool_tokens=pool_tokens)
+        loaded = Model.load(locate(model), dtype=dtype, way=Way(mode=mode))
+        engine = TorchEngine(loaded, pool_tokens=pool_tokens)
         return cls(engine, policy=policy, journal=journal, below=below.open(engine), setting=setting)
+
+    @property
+    def mode(self) -> str:
+        """`exact`, or how else the engine computes; a server's is not known, and taken to be that."""
+        return self.engine.mode if isinstance(self.engine, StepEngine) else "exact"
 
     @property
     def saved(self) -> Saved:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Literal
 
 from .engines import StepEngine, TurnEngine
 from .host import POOL_TOKENS
@@ -22,6 +23,8 @@ class Wanted:
     api_key: str | None = None
     pool_tokens: int | None = None
     """None: POOL_TOKENS. A server has a pool of its own."""
+    mode: Literal["exact", "fast"] = "exact"
+    """Of the engine `torch`."""
     tokenizer: str | None = None
     """For a vLLM server whose model is not found under the name it gives: a directory or hub id."""
 
@@ -36,9 +39,13 @@ def open_engine(wanted: Wanted) -> StepEngine | TurnEngine:
         # Each engine brings its own libraries: only who asks for it pays for them.
         from .engines.torch.engine import TorchEngine
         from .engines.torch.model import Model
+        from .engines.torch.ways import Way
         from .engines.torch.weights import locate
 
-        return TorchEngine(Model.load(locate(wanted.model)), pool_tokens=wanted.pool_tokens or POOL_TOKENS)
+        model = Model.load(locate(wanted.model), way=Way(mode=wanted.mode))
+        return TorchEngine(model, pool_tokens=wanted.pool_tokens or POOL_TOKENS)
+    if wanted.mode != "exact":
+        raise ValueError(f"the mode {wanted.mode} is the engine torch's: leave it out for {wanted.kind}")
     if wanted.pool_tokens is not None:
         raise ValueError(f"a server has a pool of its own: found {wanted.pool_tokens} pool tokens for {wanted.kind}")
     if wanted.url is None:

@@ -117,7 +117,7 @@ class Session:
 
         Else on what `thin` has left of it, or on what may have been through a lossy codec.
         """
-        return self._stand.remnant is None and is_exact(self.codec)
+        return self._stand.remnant is None and is_exact(self.codec) and self._host.mode == "exact"
 
     @property
     def codec(self) -> str:

@@ -75,6 +75,8 @@ class Facts:
     """Of so many tokens of the prompt each head has no keys and values: the context was thinned before."""
     codec: str = RAW
     """How its context is stored below the device."""
+    mode: str = "exact"
+    """How its engine computes; any other word makes products that depend on the size of a step."""
     held_s: float = 0.0
     """For how long the context is held now; 0: not at all."""
     held_until: float = 0.0
@@ -84,12 +86,13 @@ class Facts:
 
     @property
     def exact(self) -> bool:
-        """False where the context was thinned, or keys and values may have been through a lossy codec.
+        """False where the context was thinned, keys and values may have been through a lossy codec, or the engine's
+        mode is another than `exact`.
 
         In this turn, or in one that it shares with: whoever reuses pages on the device cannot see what they went
         through, so all turns of such a codec say no.
         """
-        return not self.dropped_tokens and is_exact(self.codec)
+        return not self.dropped_tokens and is_exact(self.codec) and self.mode == "exact"
 
 
 @dataclass(frozen=True, slots=True)

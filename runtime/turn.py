@@ -83,6 +83,7 @@ class Turn:
                 tier=self.tier,
                 dropped_tokens=self.request.dropped,
                 codec=self.request.codec,
+                mode=self.job.mode,
                 stale_tokens=self.stale,
                 version=version,
                 held_s=kept.seconds,
@@ -130,6 +131,7 @@ def job_of(request: Request, name: TurnId, root: str, engine: StepEngine | TurnE
         ask=request.ask,
         key=lease_key(request.program, request.branch),
         salt=root if request.remnant is None else request.remnant.root(root),
+        mode=engine.mode if isinstance(engine, StepEngine) else "exact",
         skip=request.dropped,
         trace=trace_headers(request.place),
     )

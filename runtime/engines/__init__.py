@@ -75,6 +75,8 @@ class Job:
     """Who comes first where a server schedules by priority: the smaller. Programs keep their order of arrival."""
     trace: Mapping[str, str] = field(default_factory=dict)
     """Headers that carry the trace on (W3C Trace Context), for engines behind a network."""
+    mode: str = "exact"
+    """Of the engine that runs it."""
     skip: int = 0
     """Tokens that were dropped: the one at position p lies in slot p - skip, behind what was kept of the others."""
     pages: list[int] = field(default_factory=list)
@@ -196,6 +198,11 @@ class StepEngine(Engine, Speaker, Protocol):
     @property
     def groups(self) -> Groups:
         """Of the model's layers: each has a page of its own for every block of a context."""
+        ...
+
+    @property
+    def mode(self) -> str:
+        """`exact`, or in a word why not: how its products are made depends on the size of a step."""
         ...
 
     @property

@@ -140,8 +140,8 @@ class Group:
             raise BadRollout("the prompt is empty: give messages or tokens")
         if rules.exact and not session.exact:
             raise BadRollout(
-                f"the session is lossy, by the codec {session.codec} or because it was thinned, and the rules ask for "
-                "exact samples: open another one, or leave `exact` out"
+                f"the session is lossy, by the codec {session.codec}, by the engine's mode or because it was thinned, "
+                "and the rules ask for exact samples: open another one, or leave `exact` out"
             )
         self.tally = Tally()
         self._session = session

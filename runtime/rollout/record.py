@@ -113,7 +113,8 @@ class Node:
     """Why the model stopped; None for what was read, and while more is to come."""
     reward: float | None = None
     exact: bool = True
-    """Off: it was said over a thinned context, or over keys and values that may have been through a lossy codec."""
+    """Off: it was said over a thinned context, over keys and values that may have been through a lossy codec, or in
+    another mode of the engine than `exact`."""
 
 
 @dataclass(frozen=True, slots=True)

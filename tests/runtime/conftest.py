@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sostenuto.kvstore.pages import Pages
 from sostenuto.runtime import engines
 from sostenuto.runtime.engines.torch.engine import Step, TorchEngine
 from sostenuto.runtime.engines.torch.model import Model, Piece
+from sostenuto.runtime.engines.torch.ways import Way
 from sostenuto.runtime.engines.torch.weights import Source, locate
 from sostenuto.runtime.loop import Loop
 from sostenuto.runtime.request import Request
@@ -124,9 +126,9 @@ class Pair:
                 assert best - float(line[token]) <= 2 * self.tolerance
 
 
-def load(folder: str | Path, dtype: str, page: int) -> Pair:
+def load(folder: str | Path, dtype: str, page: int, way: Way | None = None) -> Pair:
     theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
-    return Pair(Model.load(Source(str(folder), "tiny"), dtype=dtype, page=page), theirs.eval(), dtype)
+    return Pair(Model.load(Source(str(folder), "tiny"), dtype=dtype, page=page, way=way), theirs.eval(), dtype)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -142,14 +144,30 @@ def make_pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
     """A pair for a family and dtype, with pages of 8 tokens; made once."""
     made: dict[tuple[object, ...], Pair] = {}
 
-    def make(family: str = "llama", dtype: str = "float32", page: int = 8, **settings: Any) -> Pair:
-        key = (family, dtype, page, repr(settings))
+    def make(
+        family: str = "llama", dtype: str = "float32", page: int = 8, way: Way | None = None, **settings: Any
+    ) -> Pair:
+        key = (family, dtype, page, way, repr(settings))
         if key not in made:
             folder = build(tmp_path_factory.mktemp("tiny"), dtype, **{**FAMILIES[family], **settings})
-            made[key] = load(folder, dtype, page)
+            made[key] = load(folder, dtype, page, way)
         return made[key]
 
     return make
+
+
+WAYS = {
+    "the path it takes": Way(),
+    "in torch alone": Way(native=False),
+    "the general path": Way("general"),
+}
+"""What is promised of logits and bits is promised of both paths, and of both kinds of operations."""
+
+
+@pytest.fixture(params=WAYS)
+def make_either(request: pytest.FixtureRequest, make_pair: Callable[..., Pair]) -> Callable[..., Pair]:
+    """`make_pair`, in each way that there is to compute."""
+    return partial(make_pair, way=WAYS[request.param])
 
 
 @pytest.fixture(scope="session")

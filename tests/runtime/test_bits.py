@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sostenuto.runtime.engines.torch import attention
+from sostenuto.runtime.engines.torch import attention, pieces
 from sostenuto.runtime.engines.torch.model import Piece
 
 from .conftest import Pair, Runner, draw
@@ -24,8 +24,8 @@ def bfloat16_rows_are_independent() -> bool:
 
 
 @pytest.mark.skipif(not bfloat16_rows_are_independent(), reason="this CPU rounds rows by the size of their batch")
-def test_a_decode_step_gives_the_same_bits_alone_and_beside_others_of_any_length(make_pair: Make) -> None:
-    pair = make_pair(dtype="bfloat16")
+def test_a_decode_step_gives_the_same_bits_alone_and_beside_others_of_any_length(make_either: Make) -> None:
+    pair = make_either(dtype="bfloat16")
     runner = Runner(pair.ours, room=200)
     turns = []
     for length in LENGTHS:
@@ -39,8 +39,8 @@ def test_a_decode_step_gives_the_same_bits_alone_and_beside_others_of_any_length
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral, window of 24"])
-def test_not_even_nan_in_the_pages_of_others_reaches_an_answer(make_pair: Make, family: str) -> None:
-    pair = make_pair(family)
+def test_not_even_nan_in_the_pages_of_others_reaches_an_answer(make_either: Make, family: str) -> None:
+    pair = make_either(family)
     runner = Runner(pair.ours)
     for tensor in (*runner.pages.k, *runner.pages.v):
         tensor.fill_(float("nan"))
@@ -54,11 +54,11 @@ def test_not_even_nan_in_the_pages_of_others_reaches_an_answer(make_pair: Make, 
 
 @pytest.mark.parametrize("family", ["llama", "mistral, window of 24"])
 def test_tiles_of_a_long_prompt_meet_without_a_seam(
-    make_pair: Make, family: str, monkeypatch: pytest.MonkeyPatch
+    make_either: Make, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "_TILE", 16)
     monkeypatch.setattr(attention, "_GATHER", 64)
-    pair, prompt = make_pair(family), draw(101)
+    pair, prompt = make_either(family), draw(101)
     runner = Runner(pair.ours)
     table = runner.table(101)
     first = runner.step(Piece(table, 0, tuple(prompt[:70]), wants=False, wants_all=True))
@@ -67,7 +67,7 @@ def test_tiles_of_a_long_prompt_meet_without_a_seam(
 
 
 def test_few_different_paddings_waste_at_most_a_third() -> None:
-    padded = [attention._padded(positions, 8) for positions in range(1, 2000)]
+    padded = [pieces.padded(positions, 8) for positions in range(1, 2000)]
     assert padded == sorted(padded)
     assert len(set(padded)) < 20
     for positions, span in enumerate(padded, start=1):
@@ -76,8 +76,8 @@ def test_few_different_paddings_waste_at_most_a_third() -> None:
         assert span <= 8 or span * 2 <= (positions + 7) * 3 + 8
 
 
-def test_a_step_that_cannot_run_counts_and_writes_nothing(make_pair: Make) -> None:
-    pair = make_pair()
+def test_a_step_that_cannot_run_counts_and_writes_nothing(make_either: Make) -> None:
+    pair = make_either()
     runner, before = Runner(pair.ours), pair.ours.rows
     for wrong in [Piece((0,), 0, (), wants=True), Piece((0,) * 65, 511, (1, 2), wants=True)]:
         with pytest.raises(ValueError, match="piece"):

@@ -24,9 +24,9 @@ CHUNKS = [1, 7, 31, 32, 33, 100]
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_equal_those_of_transformers_for_a_whole_prompt_and_for_chunks(
-    make_pair: Make, family: str, dtype: str
+    make_either: Make, family: str, dtype: str
 ) -> None:
-    pair, prompt = make_pair(family, dtype), draw(101)
+    pair, prompt = make_either(family, dtype), draw(101)
     expected = pair.reference(prompt)
     assert expected.std() > 1, "logits this close to each other would prove nothing"
     runner = Runner(pair.ours, room=200)
@@ -39,8 +39,8 @@ def test_logits_equal_those_of_transformers_for_a_whole_prompt_and_for_chunks(
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_the_edges_of_chunks_need_not_be_the_edges_of_pages(make_pair: Make, chunk: int) -> None:
-    pair, prompt = make_pair(page=32), draw(150, seed=1)
+def test_the_edges_of_chunks_need_not_be_the_edges_of_pages(make_either: Make, chunk: int) -> None:
+    pair, prompt = make_either(page=32), draw(150, seed=1)
     runner = Runner(pair.ours)
     got = runner.feed(prompt, chunk, runner.table(150))
     expected = pair.reference(prompt)
@@ -50,9 +50,9 @@ def test_the_edges_of_chunks_need_not_be_the_edges_of_pages(make_pair: Make, chu
 
 @pytest.mark.parametrize("family", ["llama", "mistral, window of 24"])
 def test_a_step_of_prompts_and_single_tokens_of_very_unequal_length_keeps_them_apart(
-    make_pair: Make, family: str
+    make_either: Make, family: str
 ) -> None:
-    pair = make_pair(family)
+    pair = make_either(family)
     runner = Runner(pair.ours, room=300)
     lengths = {1: 0, 2: 1, 9: 8, 17: 16, 40: 3, 150: 149, 151: 90, 480: 479, 500: 499}
     prompts = {length: draw(length, seed=length) for length in lengths}
@@ -71,8 +71,8 @@ def test_a_step_of_prompts_and_single_tokens_of_very_unequal_length_keeps_them_a
         assert (row - pair.reference(prompts[length])[-1]).abs().max() < pair.tolerance
 
 
-def test_a_table_longer_than_the_tokens_and_old_contents_of_pages_change_nothing(make_pair: Make) -> None:
-    pair, prompt = make_pair(), draw(30)
+def test_a_table_longer_than_the_tokens_and_old_contents_of_pages_change_nothing(make_either: Make) -> None:
+    pair, prompt = make_either(), draw(30)
     runner = Runner(pair.ours)
     for tensor in (*runner.pages.k, *runner.pages.v):
         tensor.fill_(1e4)  # an earlier owner's
@@ -82,8 +82,8 @@ def test_a_table_longer_than_the_tokens_and_old_contents_of_pages_change_nothing
     assert (after - pair.reference([*prompt, 5])[-1]).abs().max() < pair.tolerance
 
 
-def test_positions_beyond_8192_are_as_good_as_the_first(make_pair: Make) -> None:
-    pair = make_pair(max_position_embeddings=16384, num_hidden_layers=1, page=32)
+def test_positions_beyond_8192_are_as_good_as_the_first(make_either: Make) -> None:
+    pair = make_either(max_position_embeddings=16384, num_hidden_layers=1, page=32)
     prompt = draw(8400)
     runner = Runner(pair.ours, room=280)
     table = runner.table(8400)
@@ -94,8 +94,8 @@ def test_positions_beyond_8192_are_as_good_as_the_first(make_pair: Make) -> None
     assert (far - expected[8399]).abs().max() < pair.tolerance
 
 
-def test_rows_are_counted_where_they_enter(make_pair: Make) -> None:
-    pair = make_pair()
+def test_rows_are_counted_where_they_enter(make_either: Make) -> None:
+    pair = make_either()
     runner, before = Runner(pair.ours), pair.ours.rows
     runner.feed(draw(30), 7, runner.table(30))
     assert pair.ours.rows - before == 30

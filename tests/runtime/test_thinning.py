@@ -325,7 +325,10 @@ def test_a_mark_is_gone_back_to_as_thinned_as_it_was(host: Host) -> None:
         assert talk.generate().logprobs == less.logprobs
         talk.rollback("whole")
         assert exact(talk)
-        assert talk.generate().logprobs == whole.logprobs == other.generate().logprobs
+        again = talk.generate()
+        assert again.logprobs == other.generate().logprobs
+        # Thinning computed the last row anew, alone: its keys and values agree within rounding.
+        assert again.logprobs == pytest.approx(whole.logprobs, abs=1e-5)
 
 
 def test_set_back_to_where_it_was_thinned_or_before_a_conversation_is_whole_again(host: Host) -> None:

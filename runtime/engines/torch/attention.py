@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,50 +27,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from ....kvstore import Group, Groups
 from ....kvstore.pages import Pages
 from ...errors import ModelUnsupported
+from .pieces import Piece, Step, earliest, padded
 
 NAME = "sostenuto_paged"
 _TILE = 512
 """Queries of a prefill tile; bounds the mask, and the part of a tile that is computed only to be masked."""
 _GATHER = 1 << 16
 """Positions that one batch of decode rows gathers at most; bounds memory, not results."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`tokens` of one turn in slots `start`...; its page i covers slots i*page..(i+1)*page-1.
-
-    With several groups of layers each has a page for those slots: they stand one after the other.
-    """
-
-    table: Sequence[int]
-    start: int
-    """Keys and values that come before them: all that they see besides each other."""
-    tokens: Sequence[int]
-    wants: bool
-    """The logits of its last token are needed."""
-    wants_all: bool = False
-    """The logits of all its tokens are needed, as for the log probabilities of a prompt."""
-    skip: int = 0
-    """How far positions are ahead of slots, because earlier tokens were dropped. Windows count slots: with one, 0."""
-
-    @property
-    def stop(self) -> int:
-        return self.start + len(self.tokens)
-
-    @property
-    def positions(self) -> range:
-        """Where its tokens stand in their sequence."""
-        return range(self.start + self.skip, self.stop + self.skip)
-
-
-class Step(Protocol):
-    """What a forward pass carries to every attention layer."""
-
-    def attend(
-        self, layer: int, heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor], scale: float, given: dict[str, Any]
-    ) -> torch.Tensor:
-        """Queries, keys and values as [heads, rows, dim]; gives [rows, heads, dim]."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +166,13 @@ def _plan(pieces: Sequence[Piece], pages: Pages, group: Group, own: slice) -> _P
 
 
 def _tiles(piece: _Part, row: int, pages: Pages, window: int | None) -> _Prefill:
-    count, low = piece.stop - piece.start, _first(piece.start, window)
+    count, low = piece.stop - piece.start, earliest(piece.start, window)
     edge = _edge(min(_TILE, count), piece.stop - low, window).to(_dtype(pages))
     edge = edge.to(pages.device)
     tiles = []
     for first in range(0, count, _TILE):
         stop = min(first + _TILE, count)
-        keys = slice(_first(piece.start + first, window) - low, piece.start + stop - low)
+        keys = slice(earliest(piece.start + first, window) - low, piece.start + stop - low)
         mask = edge[first - stop :, edge.shape[1] - (keys.stop - keys.start) :]
         tiles.append(_Tile(slice(row + first, row + stop), keys, mask))
     return _Prefill(pages.slots(piece.table, low, piece.stop).to(pages.device), tuple(tiles))
@@ -230,8 +193,8 @@ def _edge(rows: int, columns: int, window: int | None) -> torch.Tensor:
 def _groups(single: Sequence[tuple[int, _Part]], pages: Pages, window: int | None) -> list[_Decode]:
     spans: dict[int, list[tuple[int, torch.Tensor]]] = {}
     for row, piece in single:
-        slots = pages.slots(piece.table, _first(piece.start, window), piece.stop)
-        spans.setdefault(_padded(len(slots), pages.shape.page), []).append((row, slots))
+        slots = pages.slots(piece.table, earliest(piece.start, window), piece.stop)
+        spans.setdefault(padded(len(slots), pages.shape.page), []).append((row, slots))
     groups = []
     for span, rows in sorted(spans.items()):
         most = max(1, _GATHER // span)
@@ -249,18 +212,6 @@ def _group(rows: Sequence[tuple[int, torch.Tensor]], span: int, pages: Pages) ->
         mask[index, ..., len(own) :] = float("-inf")
     where = torch.tensor([row for row, _ in rows])
     return _Decode(where.to(pages.device), slots.view(-1).to(pages.device), mask.to(pages.device))
-
-
-def _padded(positions: int, page: int) -> int:
-    """Round up to 1, 2, 3, 4, 6, 8, 12, 16, ... pages: few different lengths, a third wasted at most beyond that."""
-    pages = -(-positions // page)
-    octave = 1 << (pages - 1).bit_length() if pages > 1 else 1
-    return (octave * 3 // 4 if octave >= 4 and pages <= octave * 3 // 4 else octave) * page
-
-
-def _first(position: int, window: int | None) -> int:
-    """The first position that the one at `position` sees."""
-    return 0 if window is None else max(0, position - window + 1)
 
 
 def _decode(

@@ -97,6 +97,10 @@ class TorchEngine:
         return self.model.fingerprint
 
     @property
+    def mode(self) -> str:
+        return self.model.chosen.mode
+
+    @property
     def page(self) -> int:
         return self.model.shape.page
 

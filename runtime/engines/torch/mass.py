@@ -15,7 +15,8 @@ import torch
 from ....kvstore import Group, Groups
 from ....kvstore.pages import Pages
 from ....kvstore.sparse import h2o
-from .attention import Piece, Plan
+from .attention import Plan
+from .pieces import Piece
 
 
 class Weighing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from ....kvstore.pages import Pages
 from ...errors import ModelNotFound, ModelUnsupported
 from ..ends import ends
-from . import attention, probe
-from .attention import Piece, Plan
+from . import probe
 from .mass import Weighing
+from .pieces import Piece
 from .quiet import quiet
 from .survey import survey
+from .ways import Way, choose
 from .weights import Source
 
 __all__ = ["Model", "Piece"]
@@ -31,13 +33,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 class Model:
     """A causal language model whose keys and values lie in pages that others own.
 
-    The modules are transformers' own, unmodified: only their attention function is ours. At loading the model is
-    surveyed and tried against its own attention, so a family that we would run wrongly is refused, not run.
+    Decoders like Llama take the lean path, all others transformers' own modules, whose attention function alone is
+    ours. At loading the model is surveyed and tried against its own attention, so a family that we would run wrongly
+    is refused, not run.
     """
 
-    def __init__(self, network: Any, tokenizer: Any, name: str, *, page: int = PAGE) -> None:
+    def __init__(self, network: Any, tokenizer: Any, name: str, *, page: int = PAGE, way: Way | None = None) -> None:
         """Take over a loaded network. Raises ModelUnsupported for one that cannot run over pages."""
-        attention.register()
         self._network = network.eval()
         self.tokenizer = tokenizer
         self.name = name
@@ -58,11 +60,22 @@ class Model:
         """Which tokens mean what, in one word."""
         self.rows = 0
         """Tokens that have entered the forward pass so far."""
+        self._shapes = {name: weight.shape for name, weight in network.state_dict().items()}
         probe.check(network, name, found)
-        network.set_attn_implementation(attention.NAME)
+        self.chosen = choose(network, name, found, way or Way())
+        if self.chosen.mode != "exact":  # its keys and values are for nobody who wants them exact
+            self.fingerprint += f"-{self.chosen.mode}"
 
     @classmethod
-    def load(cls, source: Source, *, dtype: str | None = None, device: str | None = None, page: int = PAGE) -> Model:
+    def load(
+        cls,
+        source: Source,
+        *,
+        dtype: str | None = None,
+        device: str | None = None,
+        page: int = PAGE,
+        way: Way | None = None,
+    ) -> Model:
         """Load weights and tokenizer; dtype and device are what the hardware does well unless given.
 
         Raises ModelNotFound where transformers finds nothing, ModelUnsupported for what cannot run over pages.
@@ -89,9 +102,9 @@ class Model:
             ) from error
         except ValueError as error:
             raise ModelUnsupported(f"transformers cannot load {source.path}: {str(error).splitlines()[0]}") from error
-        return cls(network.to(device), tokenizer, source.name, page=page)
+        way = replace(way or Way(), file=source.file)
+        return cls(network.to(device), tokenizer, source.name, page=page, way=way)
 
-    @torch.inference_mode()
     def forward(self, pieces: Sequence[Piece], pages: Pages) -> torch.Tensor:
         """One packed pass: writes the pieces' keys and values, returns float32 logits of the wanted rows.
 
@@ -100,18 +113,15 @@ class Model:
         are too short; then nothing was written or counted.
         """
         self._check_pieces(pieces, pages)
-        plan = Plan(pieces, pages, self.groups)
-        tokens = [token for piece in pieces for token in piece.tokens]
-        wanted = _wanted(pieces)
-        self.rows += len(tokens)
-        return _run(self._network, tokens, plan, wanted)
+        logits = self.chosen.path.forward(pieces, pages)
+        self.rows += sum(len(piece.tokens) for piece in pieces)
+        return logits
 
     @property
     def whole(self) -> bool:
         """Whether every layer sees all that comes before."""
         return self.groups.plain
 
-    @torch.inference_mode()
     def weigh(self, piece: Piece, pages: Pages, mass: torch.Tensor) -> None:
         """Add the attention that the tokens of a piece give to all before and to each other.
 
@@ -120,15 +130,14 @@ class Model:
         """
         self._check_pieces((piece,), pages)
         self.rows += len(piece.tokens)
-        _run(self._network, piece.tokens, Weighing(piece, pages, mass), ())
+        self.chosen.path.watch(piece.tokens, Weighing(piece, pages, mass))
 
-    @torch.no_grad()
     def reweigh(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Overwrite weights, by their names in the network's state; what is not named stays as it is.
 
         Raises ValueError, and changes nothing, for a name or shape that the network does not have.
         """
-        own = self._network.state_dict()
+        own = self._shapes
         unknown = sorted(tensors.keys() - own.keys())
         if unknown:
             raise ValueError(
@@ -136,12 +145,11 @@ class Model:
                 f"give names such as {next(iter(own))}"
             )
         for name, tensor in tensors.items():
-            if tensor.shape != own[name].shape:
-                raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}")
+            if tensor.shape != own[name]:
+                raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected {tuple(own[name])}")
             if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
                 raise ValueError(f"{name}: found {tensor.dtype} or values that are not finite; expected numbers")
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+        self.chosen.path.reweigh(tensors)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} {self.shape.dtype} on {self.device}>"
@@ -159,29 +167,6 @@ class Model:
                 raise ValueError(
                     f"a piece ends at position {at}; {self.name} takes {self.max_positions}: end the answer"
                 )
-
-
-def _run(network: Any, tokens: Sequence[int], plan: Plan | Weighing, wanted: Sequence[int]) -> torch.Tensor:
-    """Logits of the wanted rows. Where one row stands alone it is doubled: see the promise in `attention`."""
-    device = network.device
-    ids = torch.tensor([tokens], device=device)
-    positions = plan.positions[None]
-    if len(tokens) == 1:
-        ids, positions = ids.expand(-1, 2), positions.expand(-1, 2)
-    keep = torch.tensor([*wanted, *wanted] if len(wanted) == 1 else list(wanted), dtype=torch.long, device=device)
-    result = network(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep, paged=plan)
-    logits: torch.Tensor = result.logits[0, : len(wanted)]
-    return logits.float()
-
-
-def _wanted(pieces: Sequence[Piece]) -> list[int]:
-    wanted: list[int] = []
-    row = 0
-    for piece in pieces:
-        stop = row + len(piece.tokens)
-        wanted += range(row, stop) if piece.wants_all else [stop - 1] if piece.wants else []
-        row = stop
-    return wanted
 
 
 def _good_dtype(device: str) -> str:

