@@ -1,8 +1,9 @@
 """What can be done by who knows the future: how long each pause will be, and how much of each job is left.
 
-A context is held through its pause where that costs less than losing it; whoever comes back last gives way first
-(Belady's rule on contexts); and jobs go by what is left of them, the shortest first, held ones before others. It is a
-yardstick and no optimum: knowing all pauses still leaves a packing problem that nobody solves.
+As `sostenuto` it lets as many programs begin as fit together, but goes by what is left of jobs, the shortest first and
+those that have begun before others; holds a context through its pause where that costs less than losing it; and of
+those that give way takes whoever is back last (Belady's rule, on contexts). It is a yardstick and no optimum: knowing
+all pauses still leaves a packing problem that nobody solves.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from math import inf
 from ..events import ProgramId
 from ..world import Pause, Program, Waiting, World
 from .bundle import Key, Policy
-from .preempt import always_yields
+from .evict import stale_first
 from .retain import Retention
-from .worth import LONGEST_S
+from .sostenuto import admit, price
+from .worth import LONGEST_S, reload_s
 
 
 @dataclass(slots=True)
@@ -35,7 +37,8 @@ def oracle(future: Future) -> Policy:
     left: Mapping[ProgramId, float] = future.left
 
     def shortest(world: World, turn: Waiting) -> Key:
-        return (left.get(turn.program.id, inf), turn.number)
+        begun = turn.holds or turn.program.turns > 0
+        return (not begun, left.get(turn.program.id, inf), turn.number)
 
     def through(world: World, program: Program, pause: Pause) -> Retention:
         seconds = pauses.get(program.id, inf) if pause.tools else inf
@@ -49,7 +52,22 @@ def oracle(future: Future) -> Policy:
         # What is back already waits; of those the longest job waits longest.
         return (max(back(world, program), world.now), left.get(program.id, inf), program.number)
 
+    def dear(world: World, holder: Program, wanting: Waiting) -> bool:
+        pause, rest = holder.pause, back(world, holder) - world.now
+        if pause is None or rest == inf or wanting.running:
+            return True
+        return price(world, pause.tokens) * rest >= reload_s(world, pause.tokens) * (1 + world.running)
+
     def longest(world: World, program: Program) -> Key:
         return (left.get(program.id, inf), program.number)
 
-    return Policy(name="oracle", order=shortest, retain=through, gives=last_back, yields=always_yields, preempt=longest)
+    return Policy(
+        name="oracle",
+        order=shortest,
+        admit=admit,
+        retain=through,
+        gives=last_back,
+        yields=dear,
+        preempt=longest,
+        evict=stale_first,
+    )

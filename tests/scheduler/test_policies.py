@@ -225,3 +225,7 @@ def test_the_oracle_holds_through_pauses_it_knows_and_lets_whoever_is_back_last_
     keys = [knows.gives(world, one) for one in (near, far, never)]
     assert keys == sorted(keys)
     assert knows.order(world, waiting(far)) < knows.order(world, waiting(near)) < knows.order(world, waiting(never))
+    # Nobody waits: no room is dear. Somebody does: four seconds of one's own size against a reload of 0.1 s.
+    assert not knows.yields(world, near, waiting(far))
+    assert knows.yields(Seen(waiting=1), near, waiting(far))
+    assert knows.yields(world, never, waiting(far))

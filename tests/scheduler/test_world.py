@@ -283,3 +283,58 @@ def test_a_setting_is_read_as_it_was_written() -> None:
     setting.forecasts.observe("bash", 3.0)
     assert Setting.read(setting.data()).data() == setting.data()
     assert named("sostenuto").name == "sostenuto"
+
+
+def test_a_result_that_comes_while_its_context_is_being_copied_away_is_served_once() -> None:
+    """Behaviour 31: on the way out."""
+    policy = Policy("mine", retain=lambda world, program, pause: Retention(0.0, "copied", ("host",)))
+    stage = under(policy, room=8, elsewhere=Elsewhere(PAGE, {"host": None}))
+    stage.run("a1", range(16), program="a")
+    (copy,) = stage.pause("a1")
+    assert isinstance(copy, Move)
+    again = stage.run("a2", range(18), program="a")
+    assert again.reuse == 16
+    assert stage.tell(Moved(copy.id, tuple(block.name for block in copy.blocks))) == []
+    stage.tell(Finished(TurnId("a2")))
+    assert stage.starts() == ["a1", "a2"]
+    assert list(stage.kernel.moves.pages) == []
+
+
+def test_a_result_that_comes_while_its_context_is_being_fetched_ahead_is_served_once() -> None:
+    """Behaviour 31: on the way back. The turn takes what has come, whenever the move ends."""
+    policy = Policy(
+        "mine",
+        retain=lambda world, program, pause: Retention(0.0, "copied", ("host",)),
+        prefetch=lambda world, program, pause: 5.0,
+    )
+    stage = under(policy, room=12, elsewhere=Elsewhere(PAGE, {"host": None}))
+    stage.run("a1", range(16), program="a")
+    (copy,) = [effect for effect in stage.pause("a1") if isinstance(effect, Move)]
+    stage.tell(Moved(copy.id, tuple(block.name for block in copy.blocks)))
+    stage.run("b1", range(100, 146), program="b")
+    stage.tell(Finished(TurnId("b1")))
+    (ahead,) = stage.tell(Tick(), after=5.0)
+    assert isinstance(ahead, Move)
+    stage.arrive("a2", range(18), program="a")
+    for move in [ahead, *(one for one in stage.log if isinstance(one, Move) and one.turn == "a2")]:
+        stage.tell(Moved(move.id, tuple(block.name for block in move.blocks)))
+    assert stage.starts() == ["a1", "b1", "a2"]
+    stage.tell(Finished(TurnId("a2")))
+    assert list(stage.kernel.moves.pages) == []
+    assert stage.kernel.books.pressure == 0
+
+
+def test_a_segment_longer_than_a_step_keeps_what_is_missing_above_nothing() -> None:
+    """Behaviour 32: a resumed turn is computed in pieces, and its books never count below zero."""
+    stage = under(holding(60.0), room=16)
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    stage.arrive("a2", range(40), program="a")
+    turn = stage.kernel.books.turns[TurnId("a2")]
+    left = []
+    for piece in (7, 7, 7, 7, 4):
+        stage.compute("a2", piece)
+        left.append(turn.missing)
+    assert left == [25, 18, 11, 4, 0]
+    stage.compute("a2", 0, 5)
+    assert (turn.missing, stage.kernel.books.seen) == (1, 41)
