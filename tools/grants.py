@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .contracts import EFFECTS, Effects, misfits
@@ -197,6 +197,9 @@ def _least(one: float | None, other: float | None) -> float | None:
 
 
 def _mac(grant: Grant, key: bytes) -> str:
-    body = asdict(grant)
-    del body["mac"]
+    body = {name: getattr(grant, name) for name in _SIGNED}
+    body["holder"] = [getattr(grant.holder, name) for name in Holder.__slots__]
     return hmac.new(key, canonical(body).encode(), "sha256").hexdigest()
+
+
+_SIGNED = tuple(name for name in Grant.__slots__ if name != "mac")

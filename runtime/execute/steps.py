@@ -112,6 +112,8 @@ async def adrive(steps: Steps[Done], attempt: Callable[[], Awaitable[Any]], scop
 
 
 def _until(on: Future[Any], seconds: float | None, scope: Scope) -> Any:
+    if on.done() and not scope.cancelled:
+        return on.result()
     stop: Future[None] = Future()
     scope.hear(lambda: stop.set_result(None))
     wait([on, stop], timeout=seconds, return_when=FIRST_COMPLETED)
