@@ -20,16 +20,16 @@ _ONES = (
 def children(node: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """The schemas directly inside a schema, as (keyword, step of a JSON Pointer, schema)."""
     for key in _MAPS:
-        if isinstance(inner := node.get(key), Mapping):
+        if key in node and isinstance(inner := node[key], Mapping):
             for name, child in inner.items():
                 if isinstance(child, (Mapping, bool)):
                     yield key, f"/{key}/{escape(name)}", child
     for key in _LISTS:
-        if isinstance(inner := node.get(key), list):
+        if key in node and isinstance(inner := node[key], list):
             for place, child in enumerate(inner):
                 yield key, f"/{key}/{place}", child
     for key in _ONES:
-        if isinstance(inner := node.get(key), (Mapping, bool)):
+        if key in node and isinstance(inner := node[key], (Mapping, bool)):
             yield key, f"/{key}", inner
 
 

@@ -41,6 +41,7 @@ class LLGuidanceCompiler:
         self._vocab = vocab
         self._bounds = bounds or Bounds()
         self._tokenizer = LLTokenizer(tokenizer_json, n_vocab=vocab, eos_token=list(eos))
+        self._bytes = LLTokenizer("byte")  # what can be built at all does not depend on the tokens
         self._limits = LLParserLimits(verbose_errors=False)
         self._compile = lru_cache(maxsize=CACHED)(self._compiled)
         self._prepare = lru_cache(maxsize=16 * CACHED)(self._prepared)
@@ -107,7 +108,7 @@ class LLGuidanceCompiler:
             _without(schema, pattern)
         for lenient in (False, True):
             made = _Prepared(_json(schema, lenient=lenient), tuple(sorted(left_out)))
-            matcher = self._matcher("start: value0\n" + made.rule(0))
+            matcher = self._matcher("start: value0\n" + made.rule(0), self._bytes)
             if not matcher.is_error():
                 left_out |= _keywords(matcher.get_grammar_warnings(), schema)
                 return replace(made, residual=tuple(sorted(left_out)))
@@ -118,7 +119,9 @@ class LLGuidanceCompiler:
         found = {str(node["pattern"]) for _, node in places(schema) if "pattern" in node}
         found |= {name for _, node in places(schema) for name in node.get("patternProperties", ())}
         texts = {each: _json({"type": "string", "pattern": each}, lenient=False) for each in sorted(found)}
-        return [each for each, text in texts.items() if self._matcher("start: %json " + text + "\n").is_error()]
+        return [
+            each for each, text in texts.items() if self._matcher("start: %json " + text + "\n", self._bytes).is_error()
+        ]
 
     def _turn(self, free: bool, dialect: Dialect, *, parallel: bool, calls: int) -> str:
         """The rules of a turn, without those of its calls.
@@ -170,8 +173,10 @@ class LLGuidanceCompiler:
         free = self._free(matcher, begin) if begin is not None else None
         return _Template(matcher, self._eos, self._vocab, text, Enforced(residual), free)
 
-    def _matcher(self, lark: str) -> LLMatcher:
-        return LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(lark), log_level=0, limits=self._limits)
+    def _matcher(self, lark: str, tokenizer: LLTokenizer | None = None) -> LLMatcher:
+        return LLMatcher(
+            tokenizer or self._tokenizer, LLMatcher.grammar_from_lark(lark), log_level=0, limits=self._limits
+        )
 
     def _free(self, matcher: LLMatcher, begin: str) -> _Free | None:
         """The mask of free text, when the tokens it forbids cannot carry a part of the marker.
