@@ -48,40 +48,30 @@ def compose(demands: Sequence[Demand], *, budget: int) -> tuple[Share, ...]:
     """Decoding turns first, one token each; then prompts that resume, then others, in the order given, in chunks.
 
     `budget` bounds the tokens of a step, but never below one for each decoding turn. Every call serves at least one
-<<<<<<< HEAD
-    token if any is pending, and the first prompt that begins with nothing gets its share: no turn waits for ever.
-=======
-    token if any is pending, so no turn waits for ever. A prompt is not cut so that one token stands alone, unless the
-    budget leaves no choice: a row of its own is computed as decoding turns are, and would round otherwise than it does
-    among its neighbours, only because of who else was there.
->>>>>>> cc8e1de538ffbae82f491fd83fc104b636fe1b0b
+    token if any is pending, and the first prompt that begins with nothing gets its share: no turn waits for ever. A
+    prompt is not cut so that one token stands alone, unless the budget leaves no choice: a row of its own is computed
+    as decoding turns are, and would round otherwise than it does among its neighbours, only because of who else was
+    there.
     """
     if budget < 1:
         raise ValueError(f"a step needs a budget of at least one token; found {budget}")
     shares = [Share(demand.turn, 1) for demand in demands if demand.pending == 1]
     left = max(budget - len(shares), 0 if shares else 1)
-<<<<<<< HEAD
     prompts = [demand for demand in demands if demand.pending > 1]
     resuming = [demand for demand in prompts if demand.resumes]
     cold = [demand for demand in prompts if not demand.resumes]
     kept = min(int(left * COLD_SHARE), sum(demand.pending for demand in cold)) if resuming else 0
     for group, least in ((resuming, kept), (cold, 0)):
         for demand in group:
-            if left > least:
-                tokens = min(demand.pending, left - least)
-                shares.append(Share(demand.turn, tokens))
-                left -= tokens
-=======
-    for demand in demands:
-        if demand.pending > 1 and left > 0:
-            tokens = min(demand.pending, left)
+            if left <= least:
+                break
+            tokens = min(demand.pending, left - least)
             whole = tokens - (demand.pending - tokens == 1)
             if whole < 2 and shares:
                 break  # those behind it do not overtake it
             tokens = max(whole, min(tokens, 2))
             shares.append(Share(demand.turn, tokens))
             left -= tokens
->>>>>>> cc8e1de538ffbae82f491fd83fc104b636fe1b0b
     return tuple(shares)
 
 
