@@ -127,7 +127,7 @@ def test_a_hold_that_gives_way_in_the_moment_in_which_it_begins_is_told_all_the_
     tiny: Pair, stages: Stages, trace: Trace
 ) -> None:
     gate = Gated(tiny.ours, pool_tokens=96)
-    stage = stages(gate)
+    stage = stages(gate, policy="fixed-ttl")
     gate.let(2)
     _, told = call(stage, draw(8), "search", program="older", max_tokens=2)
     with model_span(Asked("tiny")) as span:

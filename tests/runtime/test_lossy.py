@@ -235,7 +235,7 @@ async def test_a_rollout_that_must_be_exact_refuses_a_lossy_session(tiny: Pair) 
     rules = Rules(max_tokens=4, exact=True)
     with opened(tiny) as host:
         with Session(host, codec="int8") as session:
-            with pytest.raises(BadRollout, match=r"lossy, by the codec int8 .* the rules ask for exact samples"):
+            with pytest.raises(BadRollout, match=r"lossy, by the codec int8, .* the rules ask for exact samples"):
                 await rollout(session, draw(20), rules=rules)
         with Session(host) as session:
             assert [sample.exact for sample in (await rollout(session, draw(20), rules=rules)).samples()] == [True]

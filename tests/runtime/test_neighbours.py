@@ -17,7 +17,7 @@ from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.session import Session
 from sostenuto.scheduler import lease_key
-from sostenuto.tools import GrammarRefused
+from sostenuto.tools import BadSchema
 
 from .conftest import EOS, Gated, Pair, draw
 
@@ -41,7 +41,7 @@ def test_what_cannot_be_computed_is_refused_before_it_stands_beside_others(tiny:
                 with pytest.raises(BadMessage, match="token id"):
                     session.generate()
         for schema in ({"$ref": "#"}, {"anyOf": [{"$ref": "#"}]}):
-            with pytest.raises(GrammarRefused):
+            with pytest.raises(BadSchema):
                 host.ask(Ask((Message("user", "hello"),), schema=schema))
         gate.open()
         assert len(good.wait().tokens) == 6
