@@ -13,6 +13,8 @@
 #   make bench-tracing      what tracing costs, beside other instrumentors, which it installs
 #   make bench-kvstore      fork, rollback and restore, then the books, codecs and token eviction (half an hour)
 #                           -contexts, -ledger, -lossy: one of them
+#   make bench-policies     every policy on traces and mixes in the simulator (hours); bench-live: the engine beside it
+#   make bench-kernel       what an event costs the schedule; bench-tools: compiling, masking and validating
 #   make tracing-table      the table in docs/tracing.md anew: the tracer's programs with other instrumentors
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions, and the table in docs/engines.md
@@ -45,7 +47,7 @@ PEERS_VENV      := .venv-peers
 PEERS_READY     := $(patsubst bench/peers/%.txt,$(PEERS_VENV)/%/.ready,$(wildcard bench/peers/*.txt))
 ALONE           := unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$0" "$$@"'
 
-.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-contexts bench-kvstore-ledger bench-kvstore-lossy tracing-table check house conformance setup clean
+.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-contexts bench-kvstore-ledger bench-kvstore-lossy bench-policies bench-live bench-kernel bench-tools tracing-table check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -76,6 +78,18 @@ bench-kvstore-ledger: $(READY)
 
 bench-kvstore-lossy: $(READY)
 	$(BIN)/python -P -m sostenuto.bench.kvstore_lossy $(ARGS)
+
+bench-policies: $(READY)
+	$(BIN)/python -P -m sostenuto.bench.policies $(ARGS)
+
+bench-live: $(READY)
+	$(BIN)/python -P -m sostenuto.bench.live_vs_sim $(ARGS)
+
+bench-kernel: $(READY)
+	$(BIN)/python -P -m sostenuto.bench.kernel $(ARGS)
+
+bench-tools: $(READY)
+	$(BIN)/python -P -m sostenuto.bench.tools $(ARGS)
 
 tracing-table: $(READY) $(PEERS_READY)
 	$(BIN)/python -P -m sostenuto.bench.tracing_table $(ARGS)
