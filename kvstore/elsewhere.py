@@ -157,19 +157,14 @@ class Elsewhere:
         return f"<Elsewhere {' | '.join(parts)}>"
 
     def _match(self, parent: BlockHash, tokens: Sequence[int]) -> Iterator[Found]:
-        at = 0
-        while at < len(tokens):
-            block = tuple(tokens[at : at + self.page])
-            number = self._index.full(name_of(parent, block), parent, block)
-            if number is None:
-                number, shared = self._index.part(parent, tokens[at : at + self.page])
-                if number is not None:
-                    yield self._found(number, shared)
+        for start in range(0, len(tokens), self.page):
+            found = self.at(parent, tuple(tokens[start : start + self.page]))
+            if found is None:
                 return
-            yield self._found(number, len(block))
-            if len(block) < self.page:
+            yield found
+            if found.use < self.page:
                 return
-            parent, at = self._entries[number].block.name, at + self.page
+            parent = found.block.name
 
     def _use(self, numbers: Sequence[int], tiers: Sequence[str], gaps: bool) -> None:
         """Used in this order, in these tiers. Costs a step for each block and each that they go on from, once."""

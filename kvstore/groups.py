@@ -91,6 +91,10 @@ class Groups:
         """The blocks of each group that a context of so many tokens keeps."""
         return tuple(range(group.first(length, page), -(-length // page)) for group in self.each)
 
+    def blocks(self, length: int, page: int) -> int:
+        """How many those are."""
+        return sum(map(len, self.spans(length, page)))
+
     def split(self, pages: Sequence[PageId], length: int, page: int) -> tuple[Sequence[PageId], ...]:
         """The pages of a context of so many tokens, which lie one group behind the other, by group."""
         parts, at = [], 0

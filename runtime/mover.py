@@ -87,8 +87,7 @@ class Mover:
                 else:
                     entries = await self._patiently(tier.entries())
             if entries:
-                known = (Moving(each.name.hex(), each.parent.hex(), each.tokens) for each in entries)
-                self._report(Known(name, tuple(known)))
+                self._report(Known(name, tuple(map(Moving.of, entries))))
 
     @property
     def shared(self) -> bool:
@@ -109,7 +108,7 @@ class Mover:
                 here = await self._patiently(tier.have([link.name for link in links]))
             if fault.found is not None:
                 self._silent[name] = now + self._patience
-            found = [Moving(each.name.hex(), each.parent.hex(), each.tokens) for each in links if each.name in here]
+            found = [Moving.of(each) for each in links if each.name in here]
             if found:
                 self._report(Known(name, tuple(found)))
 

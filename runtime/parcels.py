@@ -59,8 +59,7 @@ class Parcels:
 
     async def _put(self, tier: str, records: Mapping[BlockHash, bytes], blocks: Sequence[Block]) -> None:
         await self._loop.mover.put(tier, records)
-        known = (Moving(block.name.hex(), block.parent.hex(), block.tokens) for block in blocks)
-        self._loop.post(Known(tier, tuple(known)))
+        self._loop.post(Known(tier, tuple(map(Moving.of, blocks))))
 
     def _tier(self) -> str:
         for name in self._loop.kernel.moves.elsewhere.tiers:

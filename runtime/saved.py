@@ -58,14 +58,13 @@ class Saved:
         parked = await self._shelf(*whose).find(key)
         if parked is not None:
             # A store with an end forgets what it lets go, and what is saved stays on the disk all the same.
-            known = (Moving(link.name.hex(), link.parent.hex(), link.tokens) for link in parked.links())
-            self._loop.post(Known(self._disk.name, tuple(known)))
+            self._loop.post(Known(self._disk.name, tuple(map(Moving.of, parked.links()))))
         return parked
 
     def _fits(self, root: BlockHash, tokens: tuple[int, ...]) -> None:
         ledger, room = self._loop.kernel.ledger, self._loop.kernel.moves.elsewhere.rooms[self._disk.name]
         computed = find(ledger, root, ledger.groups.known(tokens)).tokens(ledger.page)
-        blocks = sum(map(len, ledger.groups.spans(computed, ledger.page)))
+        blocks = ledger.groups.blocks(computed, ledger.page)
         if room is not None and blocks > room:
             raise TierFull(
                 f"a conversation of {computed} tokens takes {blocks} blocks, and the store has room for {room}: "

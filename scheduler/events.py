@@ -10,7 +10,7 @@ A *branch* of a program is one line of conversation: parallel siblings and sub-a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NewType
+from typing import Literal, NewType, Protocol
 
 from ..kvstore import DEVICE as DEVICE
 from ..kvstore import BlockHash, Link, PageId
@@ -27,6 +27,19 @@ Ending = Literal["resumed", "superseded", "travelled", "closed", "reweighted", "
 """How a hold comes to its end. With the first five nobody will come back for what was held."""
 
 
+class Named(Protocol):
+    """A block by its name: a link, a tier's entry, a whole block."""
+
+    @property
+    def name(self) -> BlockHash: ...
+
+    @property
+    def parent(self) -> BlockHash: ...
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Moving:
     """A block on its way: its name and what it goes on from, in hex, and its tokens."""
@@ -38,6 +51,11 @@ class Moving:
     """Where on the device it comes from or goes to, if it does."""
     tier: str = ""
     """Where it is fetched from."""
+
+    @classmethod
+    def of(cls, block: Named, page: PageId | None = None, tier: str = "") -> Moving:
+        """A block that lies somewhere."""
+        return cls(block.name.hex(), block.parent.hex(), block.tokens, page, tier)
 
     @property
     def link(self) -> Link:

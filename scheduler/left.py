@@ -68,4 +68,4 @@ class Left:
         return left
 
     def _size(self, left: tuple[Snapshot, ...]) -> int:
-        return sum(map(len, self._ledger.groups.spans(len(left[0]), self._ledger.page)))
+        return self._ledger.groups.blocks(len(left[0]), self._ledger.page)

@@ -216,11 +216,7 @@ class Moves:
         there = [block for block in surplus if self.elsewhere.has(below, block.name)]
         going = [block for block in surplus if not self.elsewhere.has(below, block.name)]
         effects = self._drop(tier, there, f"{tier} is full")
-        moving = [
-            Moving(block.name.hex(), block.parent.hex(), block.tokens)
-            for block in going
-            if (below, block.name.hex()) not in self._going
-        ]
+        moving = [Moving.of(block) for block in going if (below, block.name.hex()) not in self._going]
         if moving:
             effects.append(self._send(Move(0, tier, below, tuple(moving), "", None, f"{tier} is full"), ()))
         return effects
@@ -274,10 +270,7 @@ class Moves:
     ) -> Move:
         """`pages` are held already; the last of them are those that are fetched into."""
         fresh = pages[len(pages) - len(found) :]
-        blocks = [
-            Moving(one.block.name.hex(), one.block.parent.hex(), one.block.tokens, page, one.tier)
-            for one, page in zip(found, fresh, strict=True)
-        ]
+        blocks = [Moving.of(one.block, page, one.tier) for one, page in zip(found, fresh, strict=True)]
         source = max((one.tier for one in found), key=self.elsewhere.tiers.index)
         wanted = Move(0, source, DEVICE, tuple(blocks), root.hex(), turn, "its context lies there")
         effect = self._send(wanted, pages, depths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..kvstore import BlockHash, Branch, Grouped, PageId, resume
 from .books import Books
@@ -85,9 +85,15 @@ class Retaining:
 
     def copy(self, root: BlockHash, pages: Sequence[PageId], length: int, *, tiers: Sequence[str], why: str) -> None:
         """Copy a context of so many tokens."""
-        groups = self.books.ledger.groups
-        for at, own in zip(groups.roots(root), groups.split(pages, length, self.books.page), strict=True):
+        for at, own in self._parts(root, pages, length):
             self._store(at, own, tiers, why)
+
+    def _parts(
+        self, root: BlockHash, pages: Sequence[PageId], length: int
+    ) -> Iterator[tuple[BlockHash, Sequence[PageId]]]:
+        """What each group of layers keeps of a context of so many tokens, under its own root."""
+        groups = self.books.ledger.groups
+        return zip(groups.roots(root), groups.split(pages, length, self.books.page), strict=True)
 
     def _store(self, root: BlockHash, pages: Sequence[PageId], tiers: Sequence[str], why: str) -> None:
         """Copy what one group of layers keeps, under its own root."""
@@ -181,12 +187,10 @@ class Retaining:
         if retention.seconds > 0:
             self._effects += self._marks.keep(event, retention, self.books.now)
         if event.tier:
-            groups = self.books.ledger.groups
-            known = groups.known(event.tokens)
+            known = self.books.ledger.groups.known(event.tokens)
             branch = resume(self.books.ledger, BlockHash(bytes.fromhex(event.root)), known)
             tail, why = known[len(branch) // self.books.page * self.books.page : len(branch)], f"marked {event.key}"
-            parts = groups.split(branch.pages, len(branch), self.books.page)
-            for at, own in zip(groups.roots(branch.root), parts, strict=True):
+            for at, own in self._parts(branch.root, branch.pages, len(branch)):
                 self._effects += self.moves.store(own, event.tier, why, at.hex(), tail=tail)
             branch.close()
 

@@ -18,7 +18,6 @@ HOME = "granted"
 
 _LEAST = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
 _MOST = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
-_TOGETHER = _LEAST | _MOST | {"type", "enum", "const", "required", "properties", "additionalProperties"}
 _NOTES = {"title", "description", "default", "examples", "$comment", "$defs"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
@@ -97,13 +98,13 @@ class DiskTier:
         self.store.ready()
         return await self.work(lambda: [entry(head) for head in self.store.log.heads()])
 
-    async def gc(self, least: float = 0.25) -> Freed:
-        """Rewrite the segments of which more than the share `least` is garbage; cancellable between two.
+    async def gc(self, least: float = 0.25, *, most: int | None = None) -> Freed:
+        """Rewrite segments of which more than the share `least` is garbage, at most so many; cancellable between two.
 
         Raises TierFull where there is no room for the copies.
         """
         freed = Freed()
-        rewriting = self.store.gc(least)
+        rewriting = islice(self.store.gc(least), most)
         while (one := await self.work(next, rewriting, None)) is not None:
             freed += one
         return freed
@@ -113,12 +114,9 @@ class DiskTier:
 
         A few segments at a time, so that whoever waits for it does not wait for a whole disk.
         """
-        if not self.store.log.bloated:
-            return
-        rewriting = self.store.gc(_GARBAGE)
-        with suppress(TierFull):  # there is no room for copies: it is tried again when more has been dropped
-            for _ in range(_AT_ONCE):
-                await self.work(next, rewriting, None)
+        if self.store.log.bloated:
+            with suppress(TierFull):  # there is no room for copies: it is tried again when more has been dropped
+                await self.gc(_GARBAGE, most=_AT_ONCE)
 
     async def work(self, do: Callable[[Unpack[_Ts]], _T], *what: *_Ts) -> _T:
         """Let one of this tier's own threads do something with its store; it is never left half done."""

@@ -11,7 +11,7 @@ and answers and new tokens as kv-cache-tester's sessions (answers: p50 218, p90 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from ...scheduler.simulator import Call, Session, Workload
@@ -42,6 +42,16 @@ class Mix:
     turns_most: int = 400
 
 
+_CLAUDE = Mix(
+    shared=(15_000,),
+    first=by_mean(3000, 6000),
+    new=by_p90(704, 4160),
+    out=by_p90(218, 893),
+    turns=by_p90(12, 40),
+    tool="claude",
+    asks=0.1,
+    resets=0.02,
+)
 MIXES: Mapping[str, Mix] = {
     "coding": Mix(
         shared=(32_000, 10_000),
@@ -62,26 +72,8 @@ MIXES: Mapping[str, Mix] = {
         tool="shell",
         turns_most=30,
     ),
-    "claude": Mix(
-        shared=(15_000,),
-        first=by_mean(3000, 6000),
-        new=by_p90(704, 4160),
-        out=by_p90(218, 893),
-        turns=by_p90(12, 40),
-        tool="claude",
-        asks=0.1,
-        resets=0.02,
-    ),
-    "codex": Mix(
-        shared=(8000,),
-        first=by_mean(2000, 4000),
-        new=by_p90(704, 4160),
-        out=by_p90(218, 893),
-        turns=by_p90(12, 40),
-        tool="codex",
-        asks=0.1,
-        resets=0.02,
-    ),
+    "claude": _CLAUDE,
+    "codex": replace(_CLAUDE, shared=(8000,), first=by_mean(2000, 4000), tool="codex"),
 }
 SHARES = 8
 """How many variants there are of each layer below the first."""
