@@ -45,11 +45,12 @@ class Trace:
     users: int
     sessions: int
     half: int | None = None
+    times: int = 1
 
 
 TRACES = (
     Trace("weka", "weka_claude_code.jsonl.gz", users=16, sessions=40, half=2),
-    Trace("mini-swe", "lmcache_miniswe.jsonl.gz", users=8, sessions=40),
+    Trace("mini-swe", "lmcache_miniswe.jsonl.gz", users=24, sessions=90, times=10),
     Trace("mooncake", "mooncake_conversation.jsonl.gz", users=64, sessions=600),
     Trace("coding", "generated:coding:400", users=16, sessions=40),
     Trace("codex", "generated:codex:400", users=32, sessions=120),
@@ -94,7 +95,9 @@ def measure(asked: argparse.Namespace) -> list[dict[str, Any]]:
 def run(cell: Cell, policies: Sequence[str]) -> list[dict[str, Any]]:
     """All policies in one cell, on the same sessions in the same order."""
     trace = cell.trace
-    arrangement = Arrangement(seed=cell.seed, users=trace.users, sessions=trace.sessions, half=trace.half)
+    arrangement = Arrangement(
+        seed=cell.seed, users=trace.users, sessions=trace.sessions, half=trace.half, times=trace.times
+    )
     workload = arranged(open_trace(trace_file(trace.source) or trace.source, seed=cell.seed), arrangement)
     load = load_of(workload.sessions, workload.granule, STATED)
     pool = Pool(round(load.wanted(trace.users) / cell.pressure))

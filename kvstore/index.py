@@ -158,16 +158,27 @@ class Index:
         parent = root
         for start in range(0, len(tokens) - size + 1, size):
             block = tuple(tokens[start : start + size])
-            name = self._name(parent, block)
-            found = self.full(name, parent, block)
-            if found is None:
+            step = self._step(parent, block)
+            if step is None:
                 break
-            pages.append(PageId(found))
-            names.append(name)
-            parent = name
+            pages.append(PageId(step[0]))
+            names.append(step[1])
+            parent = step[1]
         rest = tokens[len(pages) * size : (len(pages) + 1) * size]
         tail, shared = self.part(parent, rest)
         return Match(tuple(pages), tuple(names), None if tail is None else PageId(tail), shared)
+
+    def _step(self, parent: BlockHash, block: tuple[int, ...]) -> tuple[int, BlockHash] | None:
+        """The page of a block and its name. Where only one page goes on from its parent, nothing is hashed."""
+        only = self._children.get((parent, block[0]))
+        if only is None:
+            return None
+        if isinstance(only, int):
+            content = self._contents[only]
+            return None if content.name is None or content.tokens != block else (only, content.name)
+        name = self._name(parent, block)
+        found = self.full(name, parent, block)
+        return None if found is None else (found, name)
 
     def full(self, name: BlockHash, parent: BlockHash, block: tuple[int, ...]) -> int | None:
         """A page that holds exactly this block after this parent."""

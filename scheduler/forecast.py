@@ -1,6 +1,7 @@
 """How long will this tool take? What was seen of each tool, what is left of a call that is out, and how sure that is.
 
-Durations are counted in bins that grow by 19 %, so a quantile is right within 10 %, whatever was seen. What was seen
+Durations are counted in bins that grow by 19 %, and each counts as the end of its bin: a quantile is never too short,
+and too long by 19 % at most, for who waits until just before a tool is back has waited for nothing. What was seen
 lately counts for more: it fades to one half over `HALF` observations, and to an eighth at once when the tool has
 become another (`drift`). One observation is constant time, about a microsecond on average.
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil, inf, log2, sqrt
 from typing import Any
 
@@ -33,7 +33,6 @@ _LOWEST = -10  # the first bin ends at 2 ** -10 s, the last at 2 ** 17 s, a day 
 _BINS = 27 * _OCTAVE + 1
 _EDGES = tuple(2.0 ** (_LOWEST + bin / _OCTAVE) for bin in range(_BINS))
 _FIRST = _EDGES[0]
-_MIDDLES = (0.0, *(sqrt(low * high) for low, high in pairwise(_EDGES)))
 _BATCH = 16
 _GROWTH = 2.0 ** (_BATCH / HALF)
 _SLOW = 1 / 8  # of a batch, in the means of which drift is told
@@ -144,7 +143,7 @@ class Durations:
         """What was seen, as of a moment ago: put together anew when an eighth of what counts has come to it."""
         if self._curve is None or (self._stale + len(self._new)) * 8 > min(self.count, HALF):
             self._take()
-            kept = [(time, each) for time, each in zip(_MIDDLES, self._bins, strict=True) if each > 0]
+            kept = [(time, each) for time, each in zip(_EDGES, self._bins, strict=True) if each > 0]
             self._curve = Curve(tuple(time for time, _ in kept), tuple(each / self._sum for _, each in kept))
             self._stale = 0
         return self._curve

@@ -128,11 +128,12 @@ class Starting:
         # Who starts beside others leaves each of them a page to grow into, else they would preempt each other at once.
         growth = books.promised if books.grows else 0
         while pages + idle + growth > books.available or not self._may(turn, pages + idle):
-            # Pins are the last to give way, and only where nobody runs whose end could make room.
+            # Pins give way only where nobody runs whose end could make room, and last of all what is held for the turn
+            # itself: a page of which it needs but a part would be in its way for ever.
             if (
                 not self._kept.make_way(turn, keep=own)
                 and not self._moves.give_back(turn.arrived.turn)
-                and (books.running or not self._pins.give_way())
+                and (books.running or not (self._pins.give_way() or self._kept.make_way(turn)))
             ):
                 self._stuck = _Stuck(turn, turn.key, books.changes, books.available)
                 return False

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
-from ...scheduler.simulator import Session, Workload
+from ...scheduler.simulator import Call, Session, Workload, common
 
 STAGGER_S = 30.0
 """Within so many seconds the users begin, before pauses are divided."""
+_BITS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,11 @@ class Arrangement:
     pauses: float = 1.0
     half: int | None = None
     """Only the sessions of one half, as they stand in the file: 1 or 2."""
+    times: int = 1
+    """Each session comes so often, every time with tokens of its own but for what all sessions begin with."""
 
     def __post_init__(self) -> None:
-        for name in ("tenants", "tokens", "pauses"):
+        for name in ("tenants", "tokens", "pauses", "times"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}; expected more than 0")
 
@@ -39,19 +42,46 @@ def arranged(workload: Workload, asked: Arrangement) -> Workload:
             f"tokens: found {asked.tokens}; expected a divisor of {workload.granule}, the tokens of a granule"
         )
     timed = workload.timed and asked.users is None
-    sessions = workload.sessions
+    sessions, notes = workload.sessions, workload.notes
+    if asked.times > 1:
+        if not isinstance(sessions, list):
+            raise ValueError("times: these sessions are made up as they come; ask for more of them instead")
+        notes = (*notes, f"each session comes {asked.times} times, with other tokens but for what all begin with")
     if isinstance(sessions, list):
         sessions = _chosen(sessions, asked, timed)
-    return replace(workload, sessions=_Scaled(sessions, asked), granule=workload.granule // asked.tokens, timed=timed)
+    granule = workload.granule // asked.tokens
+    return replace(workload, sessions=_Scaled(sessions, asked), granule=granule, timed=timed, notes=notes)
 
 
 def _chosen(sessions: list[Session], asked: Arrangement, timed: bool) -> list[Session]:
     middle = len(sessions) // 2
     chosen = {None: sessions, 1: sessions[:middle], 2: sessions[middle:]}[asked.half]
-    chosen = list(chosen)
+    shared = _shared(chosen)
+    chosen = [_again(session, time, shared) for time in range(asked.times) for session in chosen]
     if not timed:
         Random(f"order {asked.seed}").shuffle(chosen)
     return chosen
+
+
+def _shared(sessions: list[Session]) -> int:
+    """Granules that all sessions begin with."""
+    prompts = [session.calls[0].add for session in sessions if session.calls]
+    return min((common(prompts[0], prompt) for prompt in prompts), default=0)
+
+
+def _again(session: Session, time: int, shared: int) -> Session:
+    """The same session with other tokens: the number of the time stands above the bits that traces use."""
+    if time == 0:
+        return session
+
+    def other(tokens: tuple[int, ...], since: int = 0) -> tuple[int, ...]:
+        return (*tokens[:since], *(token ^ time << _BITS for token in tokens[since:]))
+
+    def renamed(number: int, call: Call) -> Call:
+        return replace(call, add=other(call.add, 0 if number else shared), say=other(call.say))
+
+    calls = tuple(renamed(number, call) for number, call in enumerate(session.calls))
+    return replace(session, name=f"{session.name} again {time}", calls=calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
-"""Ours: few programs at a time, each of which finds its context again; and no hand in it where the device is idle.
+"""Ours: few programs at a time, short ones first, each finding its context again; no hand in it where all is idle.
 
-**Order.** Programs as they came, tenants later by what they are ahead of their shares; turns whose context is held
-earlier, because as long as they wait their pages serve nobody. A key never changes while a turn waits, and what is
-added and taken off is bounded: nobody is overtaken by a program that came more than `HEAD_START_S + LATE_S` after it.
+**Order.** Turns whose context is held go first, for as long as they wait their pages serve nobody; then programs that
+have begun; then new ones. Among those the one that came first, where each second of work, had or to be done to read its
+prompt, counts as `WEIGHT_S` of coming later, and tenants come later by what they are ahead of their shares. Short jobs
+so overtake long ones, but none that came long before: the ratio of waiting to work is what is kept even (Brinch Hansen,
+"An analysis of response ratio scheduling", IFIP 1971). Nobody starves: whoever has waited for `STARVED_S` goes before
+all that have not, in the order in which they came, and takes whatever room is held.
 
 **Admission.** A new program starts when the contexts of all that have begun, those that are away too, and its own with
 room to grow fit together, or nearly (`OVER`, for not all are back at once), and a worker is free for its tools.
@@ -37,8 +40,10 @@ from .preempt import latest, untended_then_latest
 from .retain import Retention, until_wanted
 from .worth import LONGEST_S, reload_s
 
-HEAD_START_S = 30.0
+WEIGHT_S = 100.0
+"""A second of work counts as much as having come so much later."""
 PATIENCE_S = 60.0
+STARVED_S = 600.0
 LATE_S = 300.0
 """At most so much later for what its tenant has had before others."""
 OVER = 1.25
@@ -58,16 +63,24 @@ def idle(world: World) -> bool:
 
 
 def order(world: World, turn: Waiting) -> Key:
-    """Programs by a virtual arrival."""
+    """Held, begun, new; in each the least of arrival and work."""
+    if starved(world, turn):
+        return (0, turn.arrived, turn.number)
     program = turn.program
-    late = min(world.lead(program.tenant), LATE_S)
-    return (program.arrived + late - (HEAD_START_S if turn.holds else 0.0), program.number, turn.number)
+    place = 1 if turn.holds else 2 if program.turns > 0 else 3
+    work = program.served + world.costs.prefill(turn.tokens)
+    return (place, program.arrived + min(world.lead(program.tenant), LATE_S) + WEIGHT_S * work, turn.number)
 
 
-def patience(world: World, turn: Waiting) -> float:
-    """From then on programs that came later give way."""
-    at = turn.arrived + PATIENCE_S
-    return at if at > world.now else inf
+def starved(world: World, turn: Waiting) -> bool:
+    """Has it waited so long that it goes before all others?"""
+    return world.now - turn.arrived >= STARVED_S
+
+
+def again(world: World, turn: Waiting) -> float:
+    """From then on programs that came later give way, and then all."""
+    ends = (turn.arrived + PATIENCE_S, turn.arrived + STARVED_S)
+    return next((at for at in ends if at > world.now), inf)
 
 
 def admit(world: World, turn: Waiting, pages: int) -> bool:
@@ -77,7 +90,7 @@ def admit(world: World, turn: Waiting, pages: int) -> bool:
     wanted = pages + world.growth(turn.tokens, HEADROOM * turn.tokens)
     if world.available < wanted:
         return False
-    if idle(world):
+    if idle(world) or starved(world, turn):
         return True
     busy = world.workers is not None and world.calls >= world.workers
     return not busy and world.committed + wanted <= OVER * world.room
@@ -121,9 +134,10 @@ def renew(world: World, program: Program, pause: Pause) -> Retention:
 
 
 def yields(world: World, holder: Program, wanting: Waiting) -> bool:
-    """What is not worth its room any more gives way to all, the rest to earlier programs that have waited enough."""
+    """What is not worth its room any more gives way to all, the rest to earlier programs that have waited enough, and
+    to whoever starves."""
     pause = holder.pause
-    if not holder.tended or pause is None or worth_waiting(world, pause) <= 0:
+    if not holder.tended or pause is None or worth_waiting(world, pause) <= 0 or starved(world, wanting):
         return True
     patient = wanting.running or world.now - wanting.arrived >= PATIENCE_S
     return patient and holder.number > wanting.program.number
@@ -147,7 +161,7 @@ def prefetch(world: World, program: Program, pause: Pause) -> float:
 SOSTENUTO = Policy(
     name="sostenuto",
     order=order,
-    again=patience,
+    again=again,
     admit=admit,
     retain=retain,
     renew=renew,

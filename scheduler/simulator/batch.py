@@ -2,7 +2,8 @@
 
 It steps as the embedded engine does: who speaks gets a token, prompts share the rest of the step in the order in which
 their turns started. Between two decisions all steps are alike but for their contexts, which grow; they are taken at
-once. So a token costs nothing, and a granule of an answer or a chunk of a prompt a few microseconds.
+once. So a token costs nothing, and a page of an answer or a chunk of a prompt a few microseconds: what is said is told
+when it has filled its pages or come to its end, and by `tell` to whoever has to know it earlier.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Running:
     """Tokens of its context then."""
     number: int = 0
     """Its place in the batch."""
+    due: int = 0
+    """The step after which it is to be looked at."""
     speaks: bool = False
     rows: int = 0
     """Prompt tokens computed since it was started, for whoever counts what was computed twice."""
@@ -99,6 +102,8 @@ class Batch:
         """It has room for more."""
         turn.room += pages * self._page
         self._check(turn)
+        if turn.speaks:
+            self._next(turn)
 
     def leave(self, turn: Running) -> None:
         """It runs no more; harmless if it did not."""
@@ -126,6 +131,15 @@ class Batch:
             long = self._long(shares, steps)
         return Leap(steps, long, shares)
 
+    def tell(self) -> tuple[Progress, ...]:
+        """What has been said and not been told: for whoever may take a turn out, and must know what it has."""
+        told = Landed()
+        for turn in self._speaking.values():
+            turn.spoken += self._steps - turn.since
+            turn.since = self._steps
+            self._tell(turn, told)
+        return tuple(told.progress)
+
     def land(self, leap: Leap) -> Landed:
         """Take over what the steps did, for turns that are still in the batch."""
         self._steps += leap.steps
@@ -134,7 +148,7 @@ class Batch:
         while self._due and self._due[0][0] <= self._steps:
             due = heapq.heappop(self._due)
             if self._current(due):
-                self._said(due[2], landed, computed=due[2].known - due[2].computed)
+                self._said(due[2], landed)
         for turn, tokens in leap.shares:
             if self._filling.get(turn.turn) is turn:
                 self._filled(turn, tokens * leap.steps, landed)
@@ -175,7 +189,7 @@ class Batch:
         return turn.known * self._granule - self._at(turn)
 
     def _current(self, due: tuple[int, int, Running]) -> bool:
-        return due[2].speaks and due[2].number == due[1]
+        return due[2].speaks and (due[2].due, due[2].number) == due[:2]
 
     # -- landing
 
@@ -193,20 +207,7 @@ class Batch:
         turn.entered, turn.base = self._steps, turn.known * self._granule
         self._seen += turn.base
         landed.spoke.append(turn)
-        if turn.spoken >= self._whole(turn):
-            self._said(turn, landed, computed=whole)
-        else:
-            landed.progress.append(Progress(turn.turn, whole))
-            self._next(turn)
-
-    def _said(self, turn: Running, landed: Landed, *, computed: int) -> None:
-        """One more granule is said, and the one before it is computed."""
-        turn.spoken += self._steps - turn.since
-        turn.since = self._steps
-        landed.progress.append(Progress(turn.turn, computed, (turn.say[turn.said],)))
-        turn.said += 1
-        turn.known += 1
-        turn.computed = turn.known - 1
+        self._tell(turn, landed, computed=whole)
         if turn.spoken >= turn.out:
             landed.ended.append(turn)
             self.leave(turn)
@@ -214,12 +215,37 @@ class Batch:
         self._check(turn)
         self._next(turn)
 
-    def _whole(self, turn: Running) -> int:
-        """How many tokens it has said when its next granule is whole."""
-        return min((turn.said + 1) * self._granule, turn.out)
+    def _said(self, turn: Running, landed: Landed) -> None:
+        """Its answer has filled the room that there is, or is over."""
+        turn.spoken += self._steps - turn.since
+        turn.since = self._steps
+        self._tell(turn, landed)
+        if turn.spoken >= turn.out:
+            landed.ended.append(turn)
+            self.leave(turn)
+            return
+        self._check(turn)
+        self._next(turn)
+
+    def _tell(self, turn: Running, landed: Landed, *, computed: int = 0) -> None:
+        """Granules that are whole by now; of what was said all but the last one is computed."""
+        whole = len(turn.say) if turn.spoken >= turn.out else turn.spoken // self._granule
+        more = turn.say[turn.said : whole]
+        if more or computed:
+            landed.progress.append(Progress(turn.turn, computed + turn.known - turn.computed, more))
+        if len(more) > 1:  # computed after it was said
+            landed.progress.append(Progress(turn.turn, len(more) - 1))
+        if more:
+            turn.said += len(more)
+            turn.known += len(more)
+            turn.computed = turn.known - 1
 
     def _next(self, turn: Running) -> None:
-        heapq.heappush(self._due, (self._steps + self._whole(turn) - turn.spoken, turn.number, turn))
+        """The step after which it has no room for more, or nothing more to say."""
+        granules = turn.said + max(1, turn.room - turn.known + 1)
+        tokens = min(granules * self._granule, turn.out)
+        turn.due = turn.since + tokens - turn.spoken
+        heapq.heappush(self._due, (turn.due, turn.number, turn))
 
     def _check(self, turn: Running) -> None:
         if turn.known > turn.room:

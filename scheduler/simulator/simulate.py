@@ -121,6 +121,9 @@ class _Run:
     def _step(self) -> None:
         """Begin the next steps, as many as are alike before something happens."""
         while short := self._batch.short():
+            if self._kernel.ledger.available < 2 * len(short) and (told := self._batch.tell()):
+                self._post(Stepped(told))  # somebody may have to leave the batch
+                continue
             self._post(NeedRoom(short))
             if self._batch.short() == short:
                 raise AssertionError(f"the kernel found no room for {short} and took nobody out: {self._kernel!r}")

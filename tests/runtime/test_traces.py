@@ -17,7 +17,7 @@ from sostenuto.runtime.traces import MIXES, Arrangement, BadTrace, arranged, ope
 from sostenuto.runtime.traces.blocks import Blocks, runs_of
 from sostenuto.runtime.traces.pauses import PEOPLE, TOOLS
 from sostenuto.runtime.traces.texts import pieces
-from sostenuto.scheduler.simulator import Session, Workload
+from sostenuto.scheduler.simulator import Session, Workload, script
 
 
 def written(path: Path, *records: Any) -> str:
@@ -293,6 +293,25 @@ def test_an_arrangement_orders_scales_and_assigns(tmp_path: Path) -> None:
         arranged(trace, Arrangement(tokens=5))
     with pytest.raises(ValueError, match="pauses: found 0"):
         Arrangement(pauses=0)
+
+
+def test_sessions_that_come_again_have_tokens_of_their_own_but_for_what_all_begin_with() -> None:
+    made = [
+        script(f"s{n}", [[1, 2, 3, 10 + n], [1, 2, 3, 10 + n, 7, 8]], [[7], [9]], [("bash", 1.0)]) for n in range(2)
+    ]
+    twice = arranged(Workload("made", made), Arrangement(users=1, times=2))
+    assert "each session comes 2 times" in twice.notes[-1]
+    found = {one.name: one.calls for one in sessions(twice)}
+    assert sorted(found) == ["s0", "s0 again 1", "s1", "s1 again 1"]
+    for name in ("s0", "s1"):
+        first, again = found[name], found[f"{name} again 1"]
+        assert [(one.keep, one.out, one.pause) for one in first] == [(one.keep, one.out, one.pause) for one in again]
+        assert again[0].add[:3] == first[0].add[:3] == (1, 2, 3)
+        mine, other = ({*one[0].add[3:], *one[0].say, *one[1].add, *one[1].say} for one in (first, again))
+        assert len(mine) == len(other)
+        assert not mine & other
+    with pytest.raises(ValueError, match="made up as they come"):
+        arranged(open_trace("generated:shell:2"), Arrangement(users=1, times=2))
 
 
 @pytest.mark.shared_data

@@ -82,8 +82,15 @@ def test_nonsense_durations_fall_into_the_outermost_bins() -> None:
     durations = Durations()
     for seconds in (0.0, -1.0, 1e9):
         durations.observe(seconds)
-    assert durations.curve.times[0] == 0.0
-    assert len(durations.curve.times) == 2
+    assert durations.curve.times == (2.0**-10, 2.0**17)
+
+
+def test_a_tool_that_always_takes_as_long_is_waited_for_until_it_is_back() -> None:
+    for seconds in (0.002, 0.7, 1.9, 2.0, 333.0):
+        durations = Durations()
+        for _ in range(SURE):
+            durations.observe(seconds)
+        assert seconds <= durations.curve.best(1e6) <= 1.19 * seconds
 
 
 def test_what_was_seen_lately_counts_for_more() -> None:
@@ -119,7 +126,7 @@ def test_how_sure_it_is_grows_with_what_was_seen() -> None:
     assert 0.45 < levels[0] <= 0.5
     assert levels[-1] > 0.75
     assert durations.count == 5 * SURE
-    assert repr(durations).startswith("<Durations 1.")
+    assert repr(durations).startswith("<Durations 2 s")
 
 
 def test_the_closest_of_what_is_known_is_taken() -> None:

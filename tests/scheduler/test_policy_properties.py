@@ -36,7 +36,7 @@ from sostenuto.scheduler import (
     TurnId,
     oracle,
 )
-from sostenuto.scheduler.policies.sostenuto import HEAD_START_S, LATE_S, PATIENCE_S
+from sostenuto.scheduler.policies.sostenuto import STARVED_S
 from sostenuto.scheduler.policies.worth import LONGEST_S
 from sostenuto.tests.scheduler.stage import PAGE, ROOT, Stage
 
@@ -186,10 +186,9 @@ def test_a_pool_that_is_all_held_goes_on_or_refuses(policy: Policy) -> None:
 
 
 def test_under_sostenuto_nobody_waits_longer_than_its_bound() -> None:
-    """Behaviours 29 and 30. Whoever waits is overtaken by programs of the next HEAD_START_S + LATE_S at most, and
-    takes the room of later ones after PATIENCE_S; what runs before it ends within LONGEST_TURN_S. Fifteen programs
-    come in that time, each of which keeps room for itself at most as long as its turn takes, or its patience."""
-    bound = HEAD_START_S + LATE_S + PATIENCE_S + 15 * LONGEST_TURN_S
+    """Behaviours 29 and 30. Whoever has waited for STARVED_S goes before all that came after it and takes what is held;
+    what runs before it ends within LONGEST_TURN_S, and so does each of the few that starved before it."""
+    bound = STARVED_S + 4 * LONGEST_TURN_S
     for seed in range(3):
         crowd = Crowd(POLICIES["sostenuto"], seed)
         for number in range(800):
