@@ -1,10 +1,11 @@
 """What an event costs the kernel, by how many programs are alive, and what an observation costs a forecast.
 
-python -m sostenuto.bench.kernel [--live 1000 10000 100000 --events 20000 --policy sostenuto]
+python -m sostenuto.bench.kernel [--live 1000 10000 100000 --events 20000 --policy sostenuto --day shell:100000]
 
 Programs have contexts of three pages, the pool has half as many pages as they want: some run, some wait, most are away,
 and what the pool holds of them changes with every event. Each event is one call of `Kernel.handle`, in processor time;
-effects are not carried out.
+effects are not carried out. At the end a day of sessions, made up and spread over 24 hours, goes through the simulator
+with a pool of two million tokens, and the wall time of that is told.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import argparse
 import random
 from collections import defaultdict
-from time import thread_time
+from time import perf_counter, thread_time
 
 from sostenuto.kvstore import Ledger, root
+from sostenuto.runtime.simulating import Pool, kernel_for
+from sostenuto.runtime.traces import Arrangement, arranged, open_trace
 from sostenuto.scheduler import (
     Arrived,
     Effect,
@@ -33,6 +36,7 @@ from sostenuto.scheduler import (
     TurnId,
     named,
 )
+from sostenuto.scheduler.simulator import STATED, Conditions, simulate
 
 from .report import machine
 
@@ -40,6 +44,7 @@ PAGE = 16
 TOKENS = 40
 RUNNING = 32
 ROOT = root(model="bench").hex()
+POOL = 2_000_000
 
 
 class World:
@@ -106,6 +111,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--policy", default="sostenuto")
+    parser.add_argument("--day", default="shell:100000", help="mix and sessions (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(machine(options.seed, 1, packages=("sostenuto",)))
@@ -123,7 +129,22 @@ def main() -> None:
             f"{live:>8} live: p50 {_p(every, 0.5):6.1f}  p99 {_p(every, 0.99):7.1f}  of {len(every)} | p50 of {kinds}"
         )
         print(f"{'':>15}{world.kernel!r}")
-    print(f"one observation of a forecast: {_observation():.2f} us on average")
+    print(f"one observation of a forecast: {_observation():.2f} us on average", flush=True)
+    print(_day(options.day, options.policy, options.seed))
+
+
+def _day(mix: str, policy: str, seed: int) -> str:
+    """A day in the simulator."""
+    workload = arranged(open_trace(f"generated:{mix}:day", seed=seed), Arrangement(seed=seed))
+    conditions = Conditions(STATED)
+    kernel = kernel_for(named(policy), Pool(POOL), workload.granule, conditions)
+    begun = perf_counter()
+    tally = simulate(kernel, workload, conditions)
+    took = perf_counter() - begun
+    return (
+        f"a day of {tally.sessions} sessions ({mix.split(':')[0]}), {tally.calls} calls in {tally.seconds / 3600:.1f} "
+        f"hours, pool of {POOL} tokens: simulated in {took / 60:.1f} minutes, {took / tally.calls * 1e6:.0f} us a call"
+    )
 
 
 def _observation(count: int = 100_000) -> float:
