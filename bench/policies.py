@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from math import sqrt
@@ -23,6 +24,8 @@ from sostenuto.runtime.simulating import ORACLE, Pool, Shown, compared
 from sostenuto.runtime.traces import Arrangement, arranged, open_trace
 from sostenuto.scheduler import POLICIES, Future, oracle
 from sostenuto.scheduler.simulator import STATED, Conditions, load_of
+
+from .report import machine
 
 OUT = Path(__file__).parent / "results" / "policies.json"
 PRESSURES = (0.8, 2.5, 5.0)
@@ -77,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="where all figures are written (%(default)s)")
     asked = parser.parse_args(arguments)
     found = measure(asked)
+    print(machine(0, asked.jobs, packages=("sostenuto",)))
     print("\n".join(report(found)), flush=True)
     asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten to {asked.out}")
@@ -87,9 +91,9 @@ def measure(asked: argparse.Namespace) -> list[dict[str, Any]]:
     cells = list(_cells(asked))
     names = [asked.policies] * len(cells)
     if asked.jobs == 1:
-        return [row for cell, each in zip(cells, names, strict=True) for row in run(cell, each)]
+        return _noted(cells, (run(cell, each) for cell, each in zip(cells, names, strict=True)))
     with ProcessPoolExecutor(asked.jobs) as pool:
-        return [row for rows in pool.map(run, cells, names) for row in rows]
+        return _noted(cells, pool.map(run, cells, names))
 
 
 def run(cell: Cell, policies: Sequence[str]) -> list[dict[str, Any]]:
@@ -170,6 +174,15 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
         return mean, float("inf")
     deviation = sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
     return mean, (_T[count - 2] if count <= len(_T) + 1 else 1.96) * deviation / sqrt(count)
+
+
+def _noted(cells: Sequence[Cell], found: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """All rows; each cell is told on standard error when it is done."""
+    rows = []
+    for number, (cell, own) in enumerate(zip(cells, found, strict=True), 1):
+        rows += own
+        print(f"{number}/{len(cells)}: {cell.trace.name} at {cell.pressure:g}, seed {cell.seed}", file=sys.stderr)
+    return rows
 
 
 def _told(row: dict[str, Any], pressure: float) -> str:
