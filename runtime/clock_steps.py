@@ -19,6 +19,7 @@ class StepClock:
         self, engine: StepEngine, reports: Reports, compute: ThreadPoolExecutor, *, now: Callable[[], float]
     ) -> None:
         self._engine = engine
+        self._paced = engine if isinstance(engine, Paced) else None  # once: asking a protocol takes long
         self._reports = reports
         self._compute = compute
         self._now = now
@@ -85,8 +86,8 @@ class StepClock:
             self._stopped.set()  # the interpreter is shutting down and takes no new work
             return True
         await asyncio.wait([future])
-        if isinstance(self._engine, Paced):
-            self._engine.pace.took(self._now() - begun)
+        if self._paced is not None:
+            self._paced.pace.took(self._now() - begun)
         fault = future.exception()
         if self._stopped.is_set():
             return True

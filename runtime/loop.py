@@ -62,7 +62,7 @@ from .passages import Passages
 from .portal import Portal, Result
 from .request import Request
 from .seeking import Seeker
-from .ticket import Ended, Piece, Ticket
+from .ticket import Ended, Piece, Ticket, wake
 from .turn import Turn, arrived, job_of, kept
 from .weights import Running, Weights
 
@@ -91,7 +91,7 @@ class Loop:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
         self._alarm = Alarm(self._now, self._ring)
-        self._broken = False
+        self._broken, self._stepping = False, isinstance(engine, StepEngine)  # asking a protocol takes long
         self._portal = Portal()
         self._start = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="sostenuto-loop", daemon=True)
@@ -203,10 +203,10 @@ class Loop:
         self._loop.set_exception_handler(self._break)
         self._portal.open()
         self._clock: Clock
-        if isinstance(self.engine, StepEngine):
-            self._clock = StepClock(self.engine, self, self._compute, now=self._now)
+        if self._stepping:
+            self._clock = StepClock(self._paged, self, self._compute, now=self._now)
         else:
-            self._clock = TurnClock(self.engine, self)
+            self._clock = TurnClock(cast(TurnEngine, self.engine), self)
         self.mover = Mover(self._paged, self._tiers, report=self.post, seal=self.seal, at_rest=self._clock.at_rest)
         self._seeker = Seeker(self.kernel, self.mover, alive=self._turns, post=self.post, root=self._root_of)
         try:
@@ -302,8 +302,7 @@ class Loop:
 
     def seal(self, root: str) -> Seal | None:
         """What is stored under a root is sealed with; None for one of weights that are gone. Loop's thread only."""
-        behind = self._weights.behind(root)
-        return None if behind is None else self._paged.seal(*behind)
+        return None if (behind := self._weights.behind(root)) is None else self._paged.seal(*behind)
 
     def _begin(self, turn: Turn, effect: Start) -> None:
         turn.passages.enter("prefill", self._now(), effect.why)
@@ -320,10 +319,9 @@ class Loop:
 
     def settle(self, said: Sequence[Said]) -> None:
         """Books first: whoever ended frees or holds pages in the same moment in which the step is over."""
-        alive = [one for one in said if one.turn in self._turns]
-        if isinstance(self.engine, StepEngine):
-            self.engine.settle(alive)
-        ended = [one for one in alive if one.end is not None]
+        alive, heard = [one for one in said if one.turn in self._turns], list[Ticket]()
+        if self._stepping:
+            self._paged.settle(alive)
         steps = tuple(Progress(one.turn, one.computed, () if one.token is None else (one.token,)) for one in alive)
         for one in alive:
             turn = self._turns[one.turn]
@@ -332,9 +330,12 @@ class Loop:
             if one.token is not None or one.text:
                 turn.passages.spoke(self._now(), one.token is not None, forced=one.forced)
                 turn.text.append(one.text)
-                turn.ticket.put(Piece.of(one))
+                turn.ticket.put(Piece.of(one), wake=False)
+                heard.append(turn.ticket)
+        # Readers are woken when the next step is on its way: they would take time from whoever plans it.
+        self._loop.call_soon(wake, heard)
         self.post(Stepped(steps))
-        for one in ended:
+        for one in alive:
             if one.turn in self._turns and one.end is not None:
                 self._over(one.turn, one.end)
         for one in alive:

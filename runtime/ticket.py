@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -121,10 +121,15 @@ class Ticket:
         if not self._over:
             self._cancel()
 
-    def put(self, chunk: Chunk | BaseException) -> None:
-        """Called on the loop's thread."""
+    def put(self, chunk: Chunk | BaseException, *, wake: bool = True) -> None:
+        """Called on the loop's thread. Without `wake` somebody calls that soon."""
+        self._chunks.append(chunk)
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let whoever waits see what there is. Called on the loop's thread."""
         with self._ready:
-            self._chunks.append(chunk)
             self._ready.notify_all()
             if self._waker is not None:
                 # The reader's loop may be closed at any moment: then nobody is left to be woken.
@@ -169,3 +174,9 @@ class Ticket:
             raise chunk
         self._over = isinstance(chunk, Ended)
         return chunk
+
+
+def wake(tickets: Iterable[Ticket]) -> None:
+    """Wake the readers of several."""
+    for ticket in tickets:
+        ticket.wake()

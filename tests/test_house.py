@@ -132,7 +132,7 @@ def test_a_wheel_holds_the_rooms_and_nothing_else(wheel: Path) -> None:
     packaged = [path for room in house.ROOMS for path in house.sources(room)]
     packaged += [path for path in (house.ROOT / "runtime" / "demo" / "data").rglob("*") if path.is_file()]
     packaged += [house.ROOT / "__init__.py", house.ROOT / "py.typed"]
-    packaged += (house.ROOT / "runtime").rglob("*.cpp")
+    packaged += [path for kind in ("*.cpp", "*.h") for path in (house.ROOT / "runtime").rglob(kind)]
     assert found == {f"sostenuto/{name(path)}" for path in packaged}
     assert others == {f"sostenuto-{sostenuto.__version__}.dist-info"}
     assert f"Version: {sostenuto.__version__}" in metadata

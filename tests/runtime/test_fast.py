@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sostenuto.runtime.call_facts import kv_attributes
 from sostenuto.runtime.engines.torch.cache import folder
 from sostenuto.runtime.engines.torch.engine import TorchEngine
-from sostenuto.runtime.engines.torch.lean.blocks import BYTES, FEW, SIZE, Blocks, InBlocks, Kind, joined
-from sostenuto.runtime.engines.torch.lean.linear import Plain
+from sostenuto.runtime.engines.torch.lean.blocks import BYTES, FEW, SIZE, Blocks, Kind, joined
 from sostenuto.runtime.engines.torch.lean.native import Native, NotBuilt, native
+from sostenuto.runtime.engines.torch.lean.panels import Panels
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.quants import quants
 from sostenuto.runtime.engines.torch.ways import Mode, Way
@@ -88,11 +88,12 @@ def test_products_with_blocks_are_those_with_the_weights_and_no_row_knows_of_ano
 ) -> None:
     blocks = some(kind, 40, 192)
     rows = torch.randn(9, 192, generator=torch.Generator().manual_seed(1)).to(dtype)
-    done = ours.blocks(rows, blocks)
+    each = Panels(torch.zeros(40, 192, dtype=dtype), None, ours, blocks=(blocks, 9))
+    done = each(rows)
     expected = rows.double() @ blocks.dequantised().double().T
     assert (done.double() - expected).norm() < (1e-6 if dtype == torch.float32 else 3e-3) * expected.norm()
     for first, count in [(0, 1), (8, 1), (3, 2), (1, 3), (2, 4)]:
-        assert torch.equal(ours.blocks(rows[first : first + count], blocks), done[first : first + count])
+        assert torch.equal(each(rows[first : first + count]), done[first : first + count])
 
 
 def test_blocks_of_different_kinds_are_not_joined() -> None:
@@ -106,10 +107,10 @@ def test_blocks_of_different_kinds_are_not_joined() -> None:
 
 def test_few_rows_take_blocks_and_more_take_whole_numbers_until_others_are_told(ours: Native) -> None:
     blocks, bias = some(Kind.Q4_1, 8, 64), torch.ones(8)
-    each = InBlocks(Plain(torch.zeros(8, 64), bias), bias, blocks, ours)
+    each = Panels(torch.zeros(8, 64), bias, ours, blocks=(blocks, FEW))
     rows = torch.randn(FEW + 1, 64)
     assert torch.equal(each(rows), torch.ones(FEW + 1, 8))
-    assert torch.equal(each(rows[:FEW]), ours.blocks(rows[:FEW], blocks) + 1)
+    assert torch.allclose(each(rows[:FEW]), rows[:FEW] @ blocks.dequantised().T + 1, atol=1e-4)
     each.write(slice(0, 4), torch.zeros(4, 64))
     assert torch.equal(each(rows[:FEW]), torch.ones(FEW, 8))
 

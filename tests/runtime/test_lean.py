@@ -45,6 +45,10 @@ def test_the_general_path_serves_who_asks_for_it(make_pair: Make) -> None:
     [
         ({"model_type": "gemma3_text", "head_dim": 8}, "family gemma3_text"),
         ({"model_type": "llama", "hidden_act": "gelu"}, "activation is gelu"),
+        (
+            {"model_type": "llama", "hidden_size": 66, "num_attention_heads": 33, "num_key_value_heads": 1},
+            "33 heads share",
+        ),
     ],
 )
 def test_the_lean_path_asked_for_by_name_is_refused_where_it_does_not_fit(
@@ -61,7 +65,7 @@ def test_a_forward_that_comes_out_otherwise_is_noticed_at_load_and_not_used(
 ) -> None:
     folder = build(tmp_path, **FAMILIES["qwen2"])
     monkeypatch.setattr(Plain, "__call__", lambda self, rows: F.linear(rows, self.weight))  # forgets the biases
-    model = Model.load(Source(str(folder), "tiny"), dtype="float32")
+    model = Model.load(Source(str(folder), "tiny"), dtype="float32", way=Way(native=False))
     assert model.chosen.path.name == "general"
     assert "other logits than the model by itself" in model.chosen.why
 

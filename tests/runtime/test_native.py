@@ -3,122 +3,141 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sostenuto.runtime.engines.torch import ways
 from sostenuto.runtime.engines.torch.cache import folder
 from sostenuto.runtime.engines.torch.lean import native as module
-from sostenuto.runtime.engines.torch.lean.native import NotBuilt, native
-from sostenuto.runtime.engines.torch.lean.operations import Decode, Operations, Store, Torch
-from sostenuto.runtime.engines.torch.model import Model
+from sostenuto.runtime.engines.torch.lean.native import Native, NotBuilt, native
+from sostenuto.runtime.engines.torch.lean.panels import Panels
+from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.ways import Way
 from sostenuto.runtime.engines.torch.weights import Source
 from sostenuto.runtime.errors import ModelUnsupported
 
-from .conftest import FAMILIES, build
+from .conftest import FAMILIES, Pair, Runner, build, draw
+
+Make = Callable[..., Pair]
+LEAN = [family for family in FAMILIES if not family.startswith("gemma")]
 
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-SHAPES = [(9, 3, 64), (4, 2, 8), (4, 1, 16), (16, 4, 128), (6, 6, 96)]
-THEIRS = Torch()
 
 
 @pytest.fixture(scope="module")
-def ours() -> Operations:
+def ours() -> Native:
     try:
         return native(folder())
     except NotBuilt as reason:
         pytest.skip(f"nothing can be built here: {reason}")
 
 
-def draw(*size: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+def numbers(*size: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def close(one: torch.Tensor, other: torch.Tensor) -> bool:
     """To a few roundings of the type."""
-    loose = 1e-5 if one.dtype == torch.float32 else 2e-2
-    return torch.allclose(one.float(), other.float(), atol=loose, rtol=loose)
+    loose = 1e-4 if one.dtype == torch.float32 else 3e-2
+    return torch.allclose(one.float(), other.float(), atol=loose * float(other.abs().max()), rtol=loose)
 
 
 @TYPES
-@pytest.mark.parametrize("size", [32, 33, 576])
-def test_norms_and_gates_are_those_of_torch(ours: Operations, dtype: torch.dtype, size: int) -> None:
-    state, more, weight = draw(5, size, dtype=dtype), draw(5, size, dtype=dtype, seed=1), draw(size, dtype=dtype)
-    assert close(ours.norm(state, weight, 1e-5), THEIRS.norm(state, weight, 1e-5))
-    first, second = state.clone(), state.clone()
-    assert close(ours.add_norm(first, more, weight, 1e-5), THEIRS.add_norm(second, more, weight, 1e-5))
-    assert torch.equal(first, second)
-    both = torch.cat([draw(5, size, dtype=dtype) * 30, more], 1)
-    assert close(ours.gated(both), THEIRS.gated(both))
-
-
-@TYPES
-@pytest.mark.parametrize("heads", SHAPES)
-@pytest.mark.parametrize("normed", [False, True])
-def test_heads_are_turned_and_written_as_in_torch(
-    ours: Operations, dtype: torch.dtype, heads: tuple[int, int, int], normed: bool
+@pytest.mark.parametrize(("outputs", "inputs"), [(16, 32), (96, 64), (40, 48), (258, 576), (7, 3)])
+@pytest.mark.parametrize("gated", [False, True])
+def test_products_are_those_of_torch_and_no_row_knows_of_another(
+    ours: Native, dtype: torch.dtype, outputs: int, inputs: int, gated: bool
 ) -> None:
-    count, kv_heads, dim = heads
-    rows, angle = draw(4, count + 2 * kv_heads, dim, dtype=dtype), draw(4, dim // 2, dtype=torch.float32)
-    norms = (draw(dim, dtype=dtype), draw(dim, dtype=dtype, seed=1), 1e-5) if normed else None
-    slots = torch.tensor([70, 3, 65])  # the fourth row is a double, and writes nothing
-    stores = [Store(torch.zeros(kv_heads, 96, dim, dtype=dtype), torch.zeros(kv_heads, 96, dim, dtype=dtype), 32)]
-    stores.append(Store(stores[0].k.clone(), stores[0].v.clone(), 32))
-    mine = ours.turn_and_write(rows.clone(), (angle.cos(), angle.sin()), norms, slots, stores[0])
-    its = THEIRS.turn_and_write(rows.clone(), (angle.cos(), angle.sin()), norms, slots, stores[1])
-    assert close(mine, its)
-    assert close(stores[0].k, stores[1].k)
-    assert torch.equal(stores[0].v, stores[1].v)
-    assert int(stores[0].k.ne(0).any(-1).sum()) == 3 * kv_heads
+    outputs += outputs % 2
+    weight, bias = numbers(outputs, inputs, dtype=dtype), numbers(outputs, dtype=dtype, seed=1)
+    rows = numbers(70, inputs, dtype=dtype, seed=2)
+    for own in (None, bias):
+        each = Panels(weight, own, ours, gated=gated)
+        whole = each(rows)
+        assert close(whole, F.linear(rows, weight, own))
+        for first, count in [(0, 1), (69, 1), (3, 2), (10, 16), (5, 33)]:
+            assert torch.equal(each(rows[first : first + count]), whole[first : first + count])
 
 
 @TYPES
-@pytest.mark.parametrize("heads", SHAPES)
-@pytest.mark.parametrize("page", [8, 32])
-def test_a_row_sees_of_its_past_what_it_sees_in_torch_and_nothing_else(
-    ours: Operations, dtype: torch.dtype, heads: tuple[int, int, int], page: int
+def test_panels_are_told_other_numbers_for_some_outputs(ours: Native, dtype: torch.dtype) -> None:
+    weight, bias, rows = (numbers(*size, dtype=dtype) for size in ((40, 48), (40,), (5, 48)))
+    each = Panels(weight, bias, ours, gated=True)
+    weight[10:30], bias[5:25] = 0.5, 3.0
+    each.write(slice(10, 30), weight[10:30])
+    each.write(slice(5, 25), bias[5:25])
+    assert close(each(rows), F.linear(rows, weight, bias))
+    assert each.share(slice(0, 40), 2).numel() == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", LEAN)
+def test_steps_give_what_torch_gives_and_look_at_nothing_else(
+    ours: Native, make_pair: Make, family: str, dtype: str
 ) -> None:
-    count, kv_heads, dim = heads
-    pages = 640 // page
-    store = Store(
-        draw(kv_heads, 2 * pages * page, dim, dtype=dtype), draw(kv_heads, 2 * pages * page, dim, dtype=dtype), page
-    )
-    order = torch.randperm(2 * pages, generator=torch.Generator().manual_seed(4)).to(torch.int32)
-    tables = torch.stack([order[:pages], order[-pages:], order[:pages], order[-pages:]])
-    firsts, stops = [0, 0, 100, 255], [1, 640, 513, 257]
-    where = Decode(
-        torch.arange(4),
-        tables,
-        torch.tensor(firsts, dtype=torch.int32),
-        torch.tensor(stops, dtype=torch.int32),
-    )
-    seen = {
-        int(tables[row, at // page]) * page + at % page for row in range(4) for at in range(firsts[row], stops[row])
-    }
-    for slot in set(range(2 * pages * page)) - seen:
-        store.k[:, slot], store.v[:, slot] = float("nan"), float("nan")
-    query = draw(4, count, dim, dtype=dtype)
-    mine = ours.decode(query, store, where, dim**-0.5)
-    assert close(mine, THEIRS.decode(query, store, where, dim**-0.5))
-    for row in range(4):
-        alone = Decode(torch.tensor([0]), *(part[row : row + 1] for part in (tables, where.firsts, where.stops)))
-        assert torch.equal(ours.decode(query[row : row + 1], store, alone, dim**-0.5)[0], mine[row])
+    mine, its = (make_pair(family, dtype, way=Way("lean", native=native)).ours for native in (True, False))
+    prompt, other = draw(300), draw(90, seed=1)
+    logits = []
+    for model in (mine, its):
+        runner = Runner(model, room=200)
+        for side in (*runner.pages.k, *runner.pages.v):
+            side.fill_(float("nan"))
+        tables = runner.table(320), runner.table(120)
+        ends = (tables[0], 300), (tables[1], 90)
+        runner.step(Piece(tables[0], 0, tuple(prompt[:290]), wants=False))
+        done = [runner.step(Piece(tables[0], 290, tuple(prompt[290:]), True), Piece(tables[1], 0, tuple(other), True))]
+        for at in range(5):
+            done += [runner.step(*(Piece(table, behind + at, (at + 7,), True) for table, behind in ends))]
+        logits.append(torch.cat([torch.as_tensor(each).view(2, -1) for each in map(torch.stack, map(list, done))]))
+    assert torch.isfinite(logits[0]).all()
+    assert (logits[0] - logits[1]).norm() < (1e-4 if dtype == "float32" else 3e-2) * logits[1].norm()
 
 
-@TYPES
-def test_scores_far_apart_and_numbers_that_are_none_come_out_as_in_torch(ours: Operations, dtype: torch.dtype) -> None:
-    store = Store(draw(1, 64, 32, dtype=dtype) * 40, draw(1, 64, 32, dtype=dtype), 32)
-    tables, first = torch.tensor([[0, 1]], dtype=torch.int32), torch.tensor([0], dtype=torch.int32)
-    where = Decode(torch.tensor([0]), tables, first, torch.tensor([64], dtype=torch.int32))
-    query = draw(1, 1, 32, dtype=dtype) * 40
-    assert close(ours.decode(query, store, where, 1.0), THEIRS.decode(query, store, where, 1.0))
-    store.k[0, 50] = float("nan")
-    assert ours.decode(query, store, where, 1.0).isnan().all()
-    assert ours.norm(store.k[0], torch.ones(32, dtype=dtype), 1e-5)[50].isnan().all()
-    assert ours.gated(torch.full((1, 2), float("nan"), dtype=dtype)).isnan().all()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", LEAN)
+def test_what_was_said_is_computed_again_as_a_prompt_to_the_same_bits(
+    ours: Native, make_pair: Make, family: str, dtype: str
+) -> None:
+    model, tokens = make_pair(family, dtype, way=Way("lean", native=True)).ours, draw(330)
+    found = []
+    for cuts in ([330], [300, *[1] * 30], [7, 20, 40, 1, 2, 260]):
+        runner, at = Runner(model, room=200), 0
+        table = runner.table(330)
+        for size in cuts:
+            logits = runner.step(Piece(table, at, tuple(tokens[at : at + size]), wants=True))[-1]
+            at += size
+        slots = runner.pages.slots(table, 0, 330)
+        found.append((logits, torch.stack([side[:, slots] for side in (*runner.pages.k, *runner.pages.v)])))
+    for other in found[1:]:
+        assert torch.equal(other[0], found[0][0])
+        if "window" not in family:  # a window gives its pages back, and a short one is never whole
+            assert torch.equal(other[1], found[0][1])
+
+
+def test_numbers_that_are_none_stay_none_and_are_nobody_elses(ours: Native, make_pair: Make) -> None:
+    runner = Runner(make_pair(way=Way("lean", native=True)).ours, room=64)
+    one, other = runner.table(40), runner.table(40)
+    prompt = tuple(draw(30))
+    alone = runner.step(Piece(other, 0, prompt, wants=True))[0]
+    runner.step(Piece(one, 0, prompt, wants=False))
+    runner.pages.v[0][:, runner.pages.slots(one, 3, 4)] = float("nan")
+    rows = runner.step(Piece(one, 30, (5,), wants=True), Piece(other, 0, prompt, wants=True))
+    assert rows[0].isnan().all()
+    assert torch.equal(rows[1], alone)
+
+
+def test_pages_that_are_not_there_are_refused_before_anything_is_written(ours: Native, make_pair: Make) -> None:
+    runner = Runner(make_pair(way=Way("lean", native=True)).ours, room=8)
+    page = runner.pages.shape.page
+    for table in ((0, 8), (0, -1), (0,)):
+        with pytest.raises(IndexError, match="table"):
+            runner.step(Piece(table, 0, tuple(range(page + 1)), wants=True))
+    assert not any(side.any() for side in (*runner.pages.k, *runner.pages.v))
 
 
 def compiler(path: Path, script: str) -> Path:
@@ -145,7 +164,7 @@ def test_without_a_compiler_torch_serves_and_says_why(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("script", "why"),
     [
-        ("echo 'kernels.cpp:1: error: no such thing' >&2; exit 1", "kernels.cpp:1: error: no such thing"),
+        ("echo 'step.cpp:1: error: no such thing' >&2; exit 1", "step.cpp:1: error: no such thing"),
         ("exit 1", "it said nothing"),
         ('while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"', "cannot be loaded"),
     ],
@@ -160,26 +179,26 @@ def test_what_cannot_be_built_or_loaded_is_not_used_and_leaves_the_reason(
 
 
 def test_a_library_that_computes_something_else_is_none(
-    ours: Operations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ours: Native, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = tmp_path / "kernels.cpp"
-    other.write_text(module.SOURCE.read_text().replace("sum / size + eps", "sum / size + 1"))
+    other = shutil.copytree(module.SOURCE.parent, tmp_path / "kernels") / module.SOURCE.name
+    other.write_text(other.read_text().replace("load<Lanes>(sums + LANES)", "load<Lanes>(sums)"))
     monkeypatch.setattr(module, "SOURCE", other)
     with pytest.raises(NotBuilt, match="computes something else"):
         native.__wrapped__(tmp_path / "cache")
 
 
 def test_it_is_built_once_and_again_for_another_source(
-    ours: Operations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ours: Native, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     native.__wrapped__(tmp_path)
     (built,) = tmp_path.iterdir()
     before = built.stat().st_mtime_ns
     native.__wrapped__(tmp_path)
     assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == [before]
-    other = tmp_path / "other" / "kernels.cpp"
-    other.parent.mkdir()
-    other.write_text(module.SOURCE.read_text() + "// a remark\n")
+    other = shutil.copytree(module.SOURCE.parent, tmp_path / "other") / module.SOURCE.name
+    header = other.with_name("products.h")
+    header.write_text(header.read_text() + "// a remark\n")
     monkeypatch.setattr(module, "SOURCE", other)
     native.__wrapped__(tmp_path)
     assert len(list(tmp_path.glob("*.so"))) == 2

@@ -16,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from sostenuto.runtime.engines.torch import sample
 from sostenuto.runtime.engines.torch.sample import Sampler
 from sostenuto.runtime.errors import BadSampling
 from sostenuto.runtime.sampling import Sampling
@@ -70,6 +71,20 @@ def test_filters_together_leave_what_each_of_them_leaves() -> None:
     expected /= expected.sum()
     drawn = shares(logits, temperature=1.0, top_k=6, top_p=0.7, min_p=0.1)
     assert ((drawn - expected).abs() <= 5 * (expected / DRAWS).sqrt() + 1e-9).all()
+
+
+def test_draws_from_a_large_vocabulary_look_at_all_of_it_and_not_beyond() -> None:
+    logits = torch.full((1000,), -math.inf)
+    logits[[5, 300, 700, 990]] = 1.0
+    drawn = [Sampler(Sampling(temperature=1.0, seed=seed), []).pick(logits).token for seed in range(400)]
+    assert set(drawn) == {5, 300, 700, 990}
+    assert min(map(drawn.count, (5, 300, 700, 990))) > 60
+    flat = {
+        Sampler(Sampling(temperature=1.0, top_p=0.9, seed=seed), []).pick(torch.zeros(1000)).token
+        for seed in range(400)
+    }
+    assert max(flat) < 900, "of equals those with the smallest ids are kept"
+    assert len(flat) > 250
 
 
 def test_equal_logits_are_settled_by_the_smallest_id() -> None:
@@ -208,19 +223,20 @@ def test_a_token_is_counted_under_what_it_was_drawn_from(sampling: Sampling, all
 @given(SAMPLINGS, st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_no_distribution_is_summed_twice(sampling: Sampling, masked: bool) -> None:
-    sums: list[torch.Tensor] = []
-    plain = torch.logsumexp
+    sums = 0
+    plain = sample._Spread
 
-    def counted(values: torch.Tensor, dim: int) -> torch.Tensor:
-        sums.append(values)
-        return plain(values, dim)
+    def counted(values: Any) -> Any:
+        nonlocal sums
+        sums += 1
+        return plain(values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "logsumexp", counted)
+        patch.setattr(sample, "_Spread", counted)
         picked = Sampler(sampling, [1], [1]).pick(row(2), allowing({1, 2}) if masked else None)
     penalised = sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
     cooled = sampling.temperature not in (0, 1)
-    assert len(sums) == 1 + cooled + bool(masked or penalised)
+    assert sums == 1 + cooled + bool(masked or penalised)
     if not cooled:
         assert picked.tempered == picked.logprob
     if not masked and not penalised:

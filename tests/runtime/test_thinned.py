@@ -14,6 +14,7 @@ import torch
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from safetensors.torch import load_file
 
 from sostenuto.runtime.answer import Answer
 from sostenuto.runtime.doors.langgraph_messages import write_message
@@ -125,7 +126,7 @@ def test_two_that_do_not_fit_beside_each_other_say_what_each_says_alone(tiny: Pa
 def test_new_weights_make_what_older_ones_left_unreachable(tmp_path: Path) -> None:
     model = Model.load(Source(str(build(tmp_path, model_type="llama")), "mine"), dtype="float32", page=8)
     generator = torch.Generator().manual_seed(1)
-    own = model._network.state_dict()
+    own = load_file(tmp_path / "model.safetensors")
     other = {key: value + 0.05 * torch.randn(value.shape, generator=generator) for key, value in own.items()}
     with Host(TorchEngine(model, pool_tokens=2048)) as host, session(host) as talk:
         talk.thin("streaming", budget=27)

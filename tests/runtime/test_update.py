@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sostenuto.kvstore import Mismatch
 from sostenuto.kvstore.tiers import DiskTier
@@ -39,10 +40,10 @@ def host(model: Model) -> Iterator[Host]:
 
 
 @pytest.fixture
-def other(model: Model) -> Weights:
+def other(model: Model, tmp_path: Path) -> Weights:
     """Other weights for the same network."""
     generator = torch.Generator().manual_seed(1)
-    own = model._network.state_dict()
+    own = load_file(tmp_path / "model.safetensors")
     return {name: weight + 0.05 * torch.randn(weight.shape, generator=generator) for name, weight in own.items()}
 
 
@@ -151,7 +152,7 @@ def test_what_other_weights_computed_is_never_restored_whatever_their_number(
     def opened() -> Host:
         return Host(TorchEngine(model, pool_tokens=2048), below=[Below(DiskTier.open(tmp_path / "store"))])
 
-    original = {name: weight.clone() for name, weight in model._network.state_dict().items()}
+    original = load_file(tmp_path / "model.safetensors")
     with opened() as first:
         first.update_weights(other.items(), kv=kv)
         with Session(first, sampling=Sampling(max_tokens=6)) as session:

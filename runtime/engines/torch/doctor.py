@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def examine(model: str | None = None) -> Iterator[tuple[str, str]]:
     yield "model", f"{found.name}, {dtype}, contexts of up to {found.max_positions} tokens"
     yield "path", chosen.path.name + (f", because {chosen.why}" if chosen.why else f", operations in {chosen.kernels}")
     yield "bits", _bits(chosen.path.even)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    yield "memory", f"{most:.0f} MiB at most so far, loading the model included; a host adds its pool"
 
 
 def _machine() -> str:

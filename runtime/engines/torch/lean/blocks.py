@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
 
 import torch
-
-from .linear import Weight
 
 SIZE = 32
 """Weights of a block."""
@@ -55,31 +52,3 @@ def joined(parts: Sequence[Blocks | None]) -> Blocks | None:
     if len(known) < len(parts) or len({part.kind for part in known}) > 1:
         return None
     return Blocks(known[0].kind, torch.cat([part.data for part in known]))
-
-
-class Multiplies(Protocol):
-    """What can multiply rows by blocks."""
-
-    def blocks(self, rows: torch.Tensor, blocks: Blocks) -> torch.Tensor: ...
-
-
-class InBlocks:
-    """A weight that steps of few rows read in blocks, and larger ones whole. A bias is added to both."""
-
-    def __init__(self, whole: Weight, bias: torch.Tensor | None, blocks: Blocks, multiplies: Multiplies) -> None:
-        self._whole, self._bias, self._multiplies = whole, bias, multiplies
-        self._blocks: Blocks | None = blocks
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        if self._blocks is None or len(rows) > FEW:
-            return self._whole(rows)
-        done = self._multiplies.blocks(rows.contiguous(), self._blocks)
-        return done if self._bias is None else done.add_(self._bias)
-
-    def write(self, part: slice, weight: torch.Tensor) -> None:
-        """Numbers that no file has: from now on the weight is whole for all."""
-        self._blocks = None
-        self._whole.write(part, weight)
-
-    def share(self, part: slice, dimensions: int) -> torch.Tensor:
-        return self._whole.share(part, dimensions)

@@ -17,13 +17,19 @@ import torch.nn.functional as F
 from .....kvstore import Groups
 from .....kvstore.pages import Pages
 from ..pieces import Piece, Step, rows_wanted
+from . import operations as ops
 from .attention import Manner, Plan
-from .blocks import Blocks, InBlocks, Multiplies, joined
+from .blocks import FEW, Blocks, joined
 from .linear import Linear, Narrow, Weight, even, fastest, fused
-from .operations import Angles, Operations, turned
+from .native import Native
+from .operations import Angles, turned
+from .panels import TILE, Panels
+from .steps import Layer, Steps, Weights
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 DTYPES = (torch.float32, torch.bfloat16)
+_WIDEST = 512
+"""Dimensions of a head at most."""
 Norms = tuple[torch.Tensor, torch.Tensor, float]
 Attend = Callable[[int, torch.Tensor, Angles, Norms | None], torch.Tensor]
 
@@ -37,16 +43,11 @@ def unfit(network: Any) -> str | None:
         return f"its activation is {config.hidden_act}, not silu"
     if network.dtype not in DTYPES or network.device.type != "cpu":
         return f"it is in {str(network.dtype).removeprefix('torch.')} on {network.device.type}"
+    shared = config.num_attention_heads // config.num_key_value_heads
+    if shared > TILE or network.model.layers[0].self_attn.head_dim > _WIDEST:
+        return f"{shared} heads share keys, or a head is wider than {_WIDEST}: more than a tile of ours holds"
     strange = sorted(type(each).__name__ for each in network.modules() if not _known(type(each).__name__))
     return f"it has modules of its own: {', '.join(strange[:3])}" if strange else None
-
-
-@dataclass(frozen=True, slots=True)
-class Fast:
-    """Weights that steps of few rows read in four or eight bits, by name, and what multiplies by them."""
-
-    blocks: Mapping[str, Blocks]
-    multiplies: Multiplies
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +67,28 @@ class Lean:
     name = "lean"
 
     @torch.no_grad()
-    def __init__(self, network: Any, groups: Groups, operations: Operations, fast: Fast | None = None) -> None:
-        """Copies what it reorders; `adopt` then frees the network's own. `fast`: bits may depend on the company."""
+    def __init__(
+        self, network: Any, groups: Groups, native: Native | None, blocks: Mapping[str, Blocks] | None = None
+    ) -> None:
+        """Copies what it reorders; `adopt` then frees the network's own. Without `native` all is torch's.
+
+        `blocks`: weights that steps of few rows read in four or eight bits, by name: bits depend on the company.
+        """
         config, body = network.config, network.model
-        self.operations = operations
-        self._fast = fast
-        # Products of float32 do not give that on any processor tried.
-        self._even: bool = network.dtype == torch.bfloat16 and fast is None
+        self._native, self._blocks = native, blocks
+        # Torch's products of float32 do not give that on any processor tried.
+        self._even: bool = blocks is None and (native is not None or network.dtype == torch.bfloat16)
         self._parameters = dict(network.named_parameters(remove_duplicate=False))
         self._places: dict[int, list[tuple[Weight, slice]]] = {}
         self._dim = int(body.layers[0].self_attn.head_dim)
         self._kv_heads = int(config.num_key_value_heads)
-        self._manner = Manner(groups, int(config.num_attention_heads) // self._kv_heads, operations)
+        self._manner = Manner(groups, int(config.num_attention_heads) // self._kv_heads)
         self._eps = float(config.rms_norm_eps)
         self._turn = body.rotary_emb.inv_freq.float(), float(body.rotary_emb.attention_scaling)
         self._embed, self._last = body.embed_tokens.weight, body.norm.weight
         self._layers = [self._layer(layer) for layer in body.layers]
         self._head = self._linear(network.lm_head)
+        self._steps = None if native is None else self._told(groups, native)
 
     @property
     def even(self) -> bool:
@@ -100,6 +106,8 @@ class Lean:
     @torch.inference_mode()
     def forward(self, pieces: Sequence[Piece], pages: Pages) -> torch.Tensor:
         """One packed pass: float32 logits [wanted rows, vocab]."""
+        if self._steps is not None:
+            return self._steps.run(pieces, pages)
         plan = Plan(pieces, pages, self._manner)
         tokens = [token for piece in pieces for token in piece.tokens]
         return self._run(tokens, plan.positions, plan.attend, rows_wanted(pieces))
@@ -124,18 +132,16 @@ class Lean:
                 weight.write(part, tensor)
             if not places or parameter is self._embed:
                 parameter.copy_(tensor)
+        if self._steps is not None:
+            self._steps.changed()
 
     def _run(
         self, tokens: Sequence[int], positions: torch.Tensor, attend: Attend, wanted: Sequence[int]
     ) -> torch.Tensor:
-        """A step of one row is run as two equal ones: products of one row round otherwise than those of several.
-
-        Where that does not matter it is one.
-        """
-        ids = torch.tensor(tokens)
-        if len(ids) == 1 and self._fast is None:
+        """A step of one row is run as two equal ones: products of one row round otherwise than those of several."""
+        ids, eps = torch.tensor(tokens), self._eps
+        if len(ids) == 1:
             ids, positions = ids.expand(2), positions.expand(2)
-        ops, eps = self.operations, self._eps
         turns = positions[:, None].float() * self._turn[0]
         angles = turns.cos() * self._turn[1], turns.sin() * self._turn[1]
         state = F.embedding(ids, self._embed)
@@ -168,7 +174,7 @@ class Lean:
     def _linear(self, *modules: Any) -> Linear:
         """One product of several. Where it was tried, it gives a row the same bits among any number of others."""
         weight, bias = fused([module.weight for module in modules], [module.bias for module in modules])
-        made = self._weight(weight, bias, [module.weight for module in modules])
+        made = self._weight(weight, bias, modules)
         at = 0
         for module in modules:
             part = slice(at, at + len(module.weight))
@@ -176,17 +182,36 @@ class Lean:
                 if parameter is not None:
                     self._places.setdefault(id(parameter), []).append((made, part))
             at = part.stop
+        if self._native is not None:
+            return made
         most = even(*weight.shape, weight.dtype, torch.get_num_threads()) if self._even else 0
         self._even = self._even and most > 0
         return Narrow(made, most) if most else made
 
-    def _weight(self, weight: torch.Tensor, bias: torch.Tensor | None, parts: Sequence[torch.Tensor]) -> Weight:
-        whole = fastest(weight, bias)
-        if self._fast is None:
-            return whole
-        known = {id(self._parameters[name]): blocks for name, blocks in self._fast.blocks.items()}
-        blocks = joined([known.get(id(part)) for part in parts])
-        return whole if blocks is None else InBlocks(whole, bias, blocks, self._fast.multiplies)
+    def _weight(self, weight: torch.Tensor, bias: torch.Tensor | None, modules: Sequence[Any]) -> Weight:
+        if self._native is None:
+            return fastest(weight, bias)
+        known = {id(self._parameters[name]): blocks for name, blocks in (self._blocks or {}).items()}
+        blocks = joined([known.get(id(module.weight)) for module in modules])
+        gated = len(modules) == 2  # gates and what they let through
+        return Panels(weight, bias, self._native, gated=gated, blocks=None if blocks is None else (blocks, FEW))
+
+    def _told(self, groups: Groups, native: Native) -> Steps:
+        layers = []
+        for own in self._layers:
+            each = _panels(own.qkv), _panels(own.out), _panels(own.gate_up), _panels(own.down)
+            layers.append(Layer(own.enter, own.norms, own.middle, each))
+        heads, kv_heads = self._manner.shared * self._kv_heads, self._kv_heads
+        turns, scale = self._turn
+        weights = Weights(
+            self._embed, tuple(layers), self._last, _panels(self._head), turns, scale, self._eps, heads, kv_heads, FEW
+        )
+        return Steps(weights, groups, native)
+
+
+def _panels(linear: Linear) -> Panels:
+    assert isinstance(linear, Panels), "with a library all weights are made for it"
+    return linear
 
 
 def _known(name: str) -> bool:

@@ -1,12 +1,11 @@
 """What stands between the products of a layer: norms, rotation, activation, and a row's look at its past. In torch.
 
-`native.py` has the same in C++; which one serves is decided when a model is loaded, and the path does not notice.
+Each gives a row the same bits in any company.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,75 +40,49 @@ class Decode:
     stops: torch.Tensor
 
 
-class Operations(Protocol):
-    """Each gives a row the same bits in any company."""
-
-    def norm(self, rows: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor: ...
-
-    def add_norm(self, state: torch.Tensor, more: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        """Add to the state, in place, and give its norm."""
-        ...
-
-    def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """silu of the first half times the second."""
-        ...
-
-    def turn_and_write(
-        self,
-        heads: torch.Tensor,
-        angles: Angles,
-        norms: tuple[torch.Tensor, torch.Tensor, float] | None,
-        slots: torch.Tensor,
-        store: Store,
-    ) -> torch.Tensor:
-        """Norm and turn query and key heads, write keys and values of the first len(slots) rows; gives the queries."""
-        ...
-
-    def decode(self, query: torch.Tensor, store: Store, where: Decode, scale: float) -> torch.Tensor:
-        """[rows, heads, dim] for [rows, heads, dim]."""
-        ...
+def norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return F.rms_norm(rows, (rows.shape[-1],), weight, eps)
 
 
-class Torch:
-    """Everything in torch's own operators."""
+def add_norm(state: torch.Tensor, more: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Add to the state, in place, and give its norm."""
+    return norm(state.add_(more), weight, eps)
 
-    def norm(self, rows: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        return F.rms_norm(rows, (rows.shape[-1],), weight, eps)
 
-    def add_norm(self, state: torch.Tensor, more: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        return self.norm(state.add_(more), weight, eps)
+def gated(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu of the first half times the second."""
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate) * up
 
-    def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
-        gate, up = gate_up.chunk(2, -1)
-        return F.silu(gate) * up
 
-    def turn_and_write(
-        self,
-        heads: torch.Tensor,
-        angles: Angles,
-        norms: tuple[torch.Tensor, torch.Tensor, float] | None,
-        slots: torch.Tensor,
-        store: Store,
-    ) -> torch.Tensor:
-        query, key, value = turned(heads, angles, norms, len(store.k))
-        count = len(slots)
-        store.k.index_copy_(1, slots, key[:count].transpose(0, 1))
-        store.v.index_copy_(1, slots, value[:count].transpose(0, 1))
-        return query
+def turn_and_write(
+    heads: torch.Tensor,
+    angles: Angles,
+    norms: tuple[torch.Tensor, torch.Tensor, float] | None,
+    slots: torch.Tensor,
+    store: Store,
+) -> torch.Tensor:
+    """Norm and turn query and key heads, write keys and values of the first len(slots) rows; gives the queries."""
+    query, key, value = turned(heads, angles, norms, len(store.k))
+    count = len(slots)
+    store.k.index_copy_(1, slots, key[:count].transpose(0, 1))
+    store.v.index_copy_(1, slots, value[:count].transpose(0, 1))
+    return query
 
-    def decode(self, query: torch.Tensor, store: Store, where: Decode, scale: float) -> torch.Tensor:
-        """Rows are gathered in batches of equal length, which follows from each row's own."""
-        out = torch.empty_like(query)
-        spans: dict[int, list[int]] = {}
-        lengths = (where.stops - where.firsts).tolist()
-        for row, length in enumerate(lengths):
-            spans.setdefault(padded(length, store.page), []).append(row)
-        for span, rows in spans.items():
-            most = max(1, _GATHER // span)
-            for at in range(0, len(rows), most):
-                some = torch.tensor(rows[at : at + most])
-                out[some] = _gathered(query[some], store, where, some, span, scale)
-        return out
+
+def decode(query: torch.Tensor, store: Store, where: Decode, scale: float) -> torch.Tensor:
+    """[rows, heads, dim] for [rows, heads, dim]. Gathered in batches of equal length, which follows from each own."""
+    out = torch.empty_like(query)
+    spans: dict[int, list[int]] = {}
+    lengths = (where.stops - where.firsts).tolist()
+    for row, length in enumerate(lengths):
+        spans.setdefault(padded(length, store.page), []).append(row)
+    for span, rows in spans.items():
+        most = max(1, _GATHER // span)
+        for at in range(0, len(rows), most):
+            some = torch.tensor(rows[at : at + most])
+            out[some] = _gathered(query[some], store, where, some, span, scale)
+    return out
 
 
 def turned(
