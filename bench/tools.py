@@ -1,8 +1,9 @@
-"""Tool calls: compiling a schema, masking a token and checking a call, beside xgrammar and bare jsonschema in one run.
+"""What tools cost: compiling, masking, checking; log, limits, grants, dispatch; each beside a peer in one run.
 
-python -m sostenuto.bench.tools [--data FOLDER] [--schemas 187] [--runs 5]
+python -m sostenuto.bench.tools [--data FOLDER] [--schemas 187] [--runs 5] [--engine]
 
-FOLDER holds tool_schemas.jsonl and tool_calls.jsonl. xgrammar is measured where it is installed.
+FOLDER holds tool_schemas.jsonl and tool_calls.jsonl. xgrammar and biscuit-python are measured where they are installed;
+`--engine` adds what a constrained token costs in the engine, with eight answers at once.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import jsonschema
 from transformers import AutoTokenizer
 
 from sostenuto.runtime.engines.torch.weights import locate
-from sostenuto.tools import SMOLLM, Choice, GrammarRefused, Tool, Validator, read_tool, render_call
+from sostenuto.tools import SMOLLM, Choice, Compiler, GrammarRefused, Tool, Validator, read_tool, render_call
 from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
 from sostenuto.tools.places import Json
 
 from .report import machine
+from .tools_guard import constrained, guards
 
 SEED = 0
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "tools"
@@ -37,10 +39,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=BESIDE)
     parser.add_argument("--schemas", type=int, default=187)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--engine", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    tools = {row["id"]: _tool(row) for row in list(_rows(options.data / "tool_schemas.jsonl"))[: options.schemas]}
-    calls = [row for row in _rows(options.data / "tool_calls.jsonl") if row["schema_id"] in tools]
+    tools = {row["id"]: _tool(row) for row in list(rows(options.data / "tool_schemas.jsonl"))[: options.schemas]}
+    calls = [row for row in rows(options.data / "tool_calls.jsonl") if row["schema_id"] in tools]
     source = locate(None)
     tokenizer: Any = AutoTokenizer.from_pretrained(source.path, local_files_only=True)
     print(machine(SEED, 1, packages=("llguidance", "jsonschema", "sostenuto")))
@@ -50,13 +53,19 @@ def main() -> None:
     vocab = len(tokenizer)
     first = [(tools[row["schema_id"]], row) for row in calls if row["valid"]]
     examples = {tool.name: row["args"] for tool, row in reversed(first)}
-    _ours(tools, examples, tokenizer, vocab)
+    made: dict[str, Any] = {"llguidance": LLGuidanceCompiler}
     if importlib.util.find_spec("xgrammar") is not None:
+        made["xgrammar"] = importlib.import_module("sostenuto.tools.grammars.xgrammar").XGrammarCompiler
         _theirs(tools, examples, tokenizer, vocab)
+    for name, make in made.items():
+        compiler = make(tokenizer.backend_tokenizer.to_str(), eos=[tokenizer.eos_token_id], vocab=vocab)
+        _ours(name, compiler, tools, examples, tokenizer)
+    guards()
+    if options.engine:
+        constrained()
 
 
-def _ours(tools: dict[str, Tool], examples: dict[str, Any], tokenizer: Any, vocab: int) -> None:
-    compiler = LLGuidanceCompiler(tokenizer.backend_tokenizer.to_str(), eos=[tokenizer.eos_token_id], vocab=vocab)
+def _ours(name: str, compiler: Compiler, tools: dict[str, Tool], examples: dict[str, Any], tokenizer: Any) -> None:
     compiled, again, masks, accepts = [], [], [], []
     for tool in tools.values():
         start = perf_counter()
@@ -78,10 +87,10 @@ def _ours(tools: dict[str, Tool], examples: dict[str, Any], tokenizer: Any, voca
             accepts.append(perf_counter() - start)
             if not fits:
                 break
-    _print("compile: schema checked, closed, bounded, built", compiled)
+    _print(f"{name}: compile a tool's turn", compiled)
     _print("  the same again (cached)", again)
-    _print("mask of a token inside a call", masks)
-    _print("accept a token", accepts)
+    _print(f"{name}: mask of a token inside a call", masks)
+    _print(f"{name}: accept a token", accepts)
 
 
 def _theirs(tools: dict[str, Tool], examples: dict[str, Any], tokenizer: Any, vocab: int) -> None:
@@ -104,8 +113,8 @@ def _theirs(tools: dict[str, Tool], examples: dict[str, Any], tokenizer: Any, vo
             masks.append(_taken(partial(matcher.fill_next_token_bitmask, bitmask)))
             if not matcher.accept_token(token):
                 break
-    _print("xgrammar: compile the arguments alone", compiled)
-    _print("xgrammar: mask of a token", masks)
+    _print("xgrammar by itself: compile the arguments", compiled)
+    _print("xgrammar by itself: mask of a token", masks)
 
 
 def _checks(tools: dict[str, Tool], calls: Sequence[dict[str, Any]], runs: int) -> None:
@@ -152,10 +161,9 @@ def _ordered(value: Any, schema: Any) -> Any:
     return value
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+        yield from map(json.loads, lines)
 
 
 if __name__ == "__main__":

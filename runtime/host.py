@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -31,8 +32,10 @@ from .render import Renderer
 from .request import Request
 from .saved import Saved
 from .thinning import Thinner
+from .ticket import Ticket
 from .voice import Voice
 from .weights import Running
+from .workshop import Workshop
 
 POOL_TOKENS = 16_384
 """Tokens the pool holds unless said otherwise: 360 MB with the packaged model."""
@@ -71,6 +74,7 @@ class Host:
         self.parcels = Parcels(self.loop)
         self.kv_events = KvEvents(self.loop)
         self.thinner = Thinner(self.loop)
+        self._workshop = Workshop()
         self._numbers = count(1)
         self._tended: Counter[str] = Counter()
         self._tending = Lock()
@@ -198,7 +202,6 @@ class Host:
             tenant=ask.tenant,
             codec=ask.codec,
             said=said,
-            grammar=self.voice.grammar(ask, begun) if self.can.mask and forced is None else None,
             tools_called=tools_called if ask.tools and ask.returns else lambda text, reason: (),
             forced=forced,
             tended=bool(ask.program) and ask.tended,
@@ -207,7 +210,19 @@ class Host:
             place=here(),
             remnant=remnant,
         )
-        return Answering(self.loop.submit(request), parser(), request.tokens, before)
+        return Answering(self._submitted(request, begun), parser(), request.tokens, before)
+
+    def _submitted(self, request: Request, begun: tuple[int, ...]) -> Ticket:
+        """With a grammar where one is wanted; it is built where no event loop waits for it."""
+        ask = request.ask
+        if ask is None or not (self.can.mask and request.forced is None and self.voice.constrains(ask)):
+            return self.loop.submit(request)
+        key = repr((ask.tools, ask.granted, ask.choice, ask.parallel, ask.schema))
+        return self._workshop.bring(
+            key,
+            lambda: self.voice.grammar(ask, begun),
+            lambda grammar, ticket: self.loop.submit(replace(request, grammar=grammar), ticket),
+        )
 
     def root(self, tenant: str = "default", codec: str = RAW) -> str:
         """The root of a tenant's context names under the present weights and a codec, in hex."""

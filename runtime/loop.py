@@ -100,14 +100,14 @@ class Loop:
 
     # -- from any thread
 
-    def submit(self, request: Request) -> Ticket:
-        """Hand a turn in; returns at once. Errors come out of the ticket."""
+    def submit(self, request: Request, ticket: Ticket | None = None) -> Ticket:
+        """Hand a turn in; returns at once. Errors come out of the ticket, which may be waited on already."""
         with self._portal.entering():
             number = next(self._numbers)
             turn = TurnId(f"t{number}")
-            ticket = Ticket(lambda: self._portal.call(self._cancel, turn))
+            ticket = ticket or Ticket(lambda: None)
             self._portal.call(self._arrive, number, request, ticket)
-            return ticket
+            return ticket.passed(lambda: self._portal.call(self._cancel, turn))
 
     def tell(self, event: Event) -> None:
         """Report something that happened outside (a tool, an end); returns at once."""

@@ -109,8 +109,9 @@ Chunk = Piece | Ended
 class Ticket:
     """The chunks of one turn, in order, ending with `Ended` or with the error that ended it."""
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(self, cancel: Callable[[], object]) -> None:
         self._cancel = cancel
+        self._given_up = False
         self._chunks: deque[Chunk | BaseException] = deque()
         self._ready = threading.Condition()
         self._waker: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -119,7 +120,15 @@ class Ticket:
     def cancel(self) -> None:
         """Nobody wants the answer any more: everything it holds is freed. Harmless when it is over."""
         if not self._over:
+            self._given_up = True
             self._cancel()
+
+    def passed(self, cancel: Callable[[], object]) -> Ticket:
+        """The same ticket in other hands, which are to be told of a cancellation, also of one that was before."""
+        self._cancel = cancel
+        if self._given_up:
+            cancel()
+        return self
 
     def put(self, chunk: Chunk | BaseException, *, wake: bool = True) -> None:
         """Called on the loop's thread. Without `wake` somebody calls that soon."""

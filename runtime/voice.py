@@ -27,9 +27,13 @@ class Voice:
         self._eos = frozenset(speaker.eos)
         self._vocab = speaker.vocab
 
+    def constrains(self, ask: Ask) -> bool:
+        """Whether a grammar is wanted at all."""
+        return ask.schema is not None or (ask.constrain and bool(ask.tools))
+
     def grammar(self, ask: Ask, said: Sequence[int] = ()) -> Grammar | None:
         """What holds the model to what was asked for, behind the tokens that an answer has already."""
-        if ask.schema is None and not (ask.constrain and ask.tools):
+        if not self.constrains(ask):
             return None
         with work_span(names.CONSTRAIN, {names.GRAMMAR: "tools" if ask.schema is None else "schema"}):
             if ask.schema is not None:

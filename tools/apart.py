@@ -12,6 +12,8 @@ from .places import Node, children, resolve
 from .work import Graph
 
 _MANY = 64
+_OBJECT = {"type", "properties", "additionalProperties", "patternProperties"}
+_BESIDE = ("anyOf", "oneOf", "$ref", "$dynamicRef", "then", "else", "dependentSchemas")
 
 
 def apart(root: Node, alternatives: Sequence[Any]) -> bool:
@@ -38,6 +40,22 @@ def weighed(root: Node) -> set[str]:
         for key, step, _ in children(node):
             if key in ("not", "if", "contains") or (key == "oneOf" and mixed):
                 found |= graph.reached(path + step)
+    return found
+
+
+def joined(root: Node) -> set[str]:
+    """Places whose objects are put together with others, and so do not say alone what properties there are."""
+    graph = Graph(root)
+    found: set[str] = set()
+    for path, node in graph.nodes.items():
+        own = not _OBJECT.isdisjoint(node)
+        parts = len(node.get("allOf", ())) + sum(key in node for key in _BESIDE)
+        if own + parts > 1:
+            agenda = graph.in_place(path)
+            while agenda:
+                if (inner := agenda.pop()) not in found:
+                    found.add(inner)
+                    agenda += graph.in_place(inner)
     return found
 
 

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .apart import weighed
+from .apart import joined, weighed
 from .places import Node, children
 
 NUMBER = 10**15
 """Largest magnitude of a number that states no bounds: what a double still holds exactly."""
 GRAIN = 1e-9
 """Smallest step of a number that states none, or its digits would never end."""
+
+FORMATTED = 64
+"""Characters that a date, an address or another format may need."""
+FREE = "x-free"
+"""Marks a number that states nothing: how large it gets is for grammars to say, and how it is written."""
 
 _NOTES = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
 _HINTS = (
@@ -42,28 +47,28 @@ def bounded(schema: Mapping[str, Any], bounds: Bounds) -> Node:
     refers to itself may still nest without end, and so may what `allOf` puts together.
     """
     root: Node = copy.deepcopy(dict(schema))
-    _Bounding(weighed(root), bounds).bound("", root, part=False)
+    _Bounding(weighed(root), joined(root), bounds).bound("", root)
     return root
 
 
 class _Bounding:
     """Where a value may have to not fit, nothing is added: what is bounded away would count as not fitting."""
 
-    def __init__(self, left: set[str], bounds: Bounds) -> None:
+    def __init__(self, left: set[str], parts: set[str], bounds: Bounds) -> None:
         self._left = left
+        self._parts = parts
         self._bounds = bounds
 
-    def bound(self, path: str, node: Node, *, part: bool) -> None:
-        """Bounds a schema in place; a `part` adds to an object whose size is not its own affair."""
+    def bound(self, path: str, node: Node) -> None:
+        """Bounds a schema in place; one that adds to an object has no say in its size."""
         if path in self._left:
             return
         bounds = self._bounds
-        whole = "type" in node or "properties" in node
         for key, step, child in list(children(node)):
             if key in _PLACES and (child is True or (isinstance(child, dict) and not child.keys() - _NOTES)):
                 _replace(node, key, step, _anything(bounds))
             elif isinstance(child, dict):
-                self.bound(path + step, child, part=key in _PARTS and (whole or part))
+                self.bound(path + step, child)
         if "enum" in node or "const" in node:
             return
         if "type" not in node:
@@ -73,12 +78,18 @@ class _Bounding:
             node["type"] = named
         kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
         if "string" in kinds:
-            node.setdefault("maxLength", max(bounds.characters, node.get("minLength", 0)))
+            least = FORMATTED if "format" in node else node.get("minLength", 0)
+            node.setdefault("maxLength", max(bounds.characters, least))
         if "array" in kinds:
             node.setdefault("maxItems", max(bounds.items, node.get("minItems", 0)))
             if "prefixItems" not in node:
                 node.setdefault("items", _anything(bounds))
-        if "object" in kinds and not part and node.get("additionalProperties") is not False and _alone(node):
+        if (
+            "object" in kinds
+            and path not in self._parts
+            and node.get("additionalProperties") is not False
+            and _alone(node)
+        ):
             _bound_object(node, bounds)
         if "integer" in kinds or "number" in kinds:
             _bound_number(node, whole="number" not in kinds)
@@ -95,6 +106,9 @@ def _bound_object(node: Node, bounds: Bounds) -> None:
 
 
 def _bound_number(node: Node, *, whole: bool) -> None:
+    words = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf")
+    if not whole and not any(word in node for word in words):
+        node[FREE] = True
     least = node.get("minimum", node.get("exclusiveMinimum"))
     most = node.get("maximum", node.get("exclusiveMaximum"))
     if most is None:

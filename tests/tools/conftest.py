@@ -7,11 +7,13 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from sostenuto.tools import Bounds, Tool, read_tool
+from sostenuto.tools.grammars.compiling import Compiling
 from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
 
 # Wall time decides no test here: a busy machine is no fault.
@@ -47,15 +49,35 @@ def tokenizer_json(request: pytest.FixtureRequest) -> str:
     return text
 
 
-@pytest.fixture(scope="session")
-def compiler(tokenizer_json: str) -> LLGuidanceCompiler:
-    return LLGuidanceCompiler(tokenizer_json, eos=[EOS], vocab=VOCAB)
+@pytest.fixture(scope="session", params=["llguidance", "xgrammar"])
+def backend(request: pytest.FixtureRequest) -> type[Compiling]:
+    """Every engine that is installed: what is promised of one is promised of all."""
+    if request.param == "llguidance":
+        return LLGuidanceCompiler
+    pytest.importorskip("xgrammar", reason="xgrammar is not installed: pip install sostenuto[xgrammar]")
+    from sostenuto.tools.grammars.xgrammar import XGrammarCompiler
+
+    return XGrammarCompiler
 
 
 @pytest.fixture(scope="session")
-def narrow(tokenizer_json: str) -> LLGuidanceCompiler:
+def compiler(backend: Any, tokenizer_json: str) -> Compiling:
+    made: Compiling = backend(tokenizer_json, eos=[EOS], vocab=VOCAB)
+    return made
+
+
+@pytest.fixture(scope="session")
+def narrow(backend: Any, tokenizer_json: str) -> Compiling:
     """Whose grammars end soon, for walks that choose at random."""
-    return LLGuidanceCompiler(tokenizer_json, eos=[EOS], vocab=VOCAB, bounds=Bounds(characters=8, items=2))
+    made: Compiling = backend(tokenizer_json, eos=[EOS], vocab=VOCAB, bounds=Bounds(characters=8, items=2))
+    return made
+
+
+@pytest.fixture(scope="session")
+def alone(backend: Any) -> Compiling:
+    """For which every byte is a token."""
+    made: Compiling = backend.alone()
+    return made
 
 
 @pytest.fixture(scope="session")

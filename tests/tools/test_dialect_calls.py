@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -31,7 +32,7 @@ from sostenuto.tools import (
     render_call,
     render_calls,
 )
-from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
+from sostenuto.tools.grammars.compiling import Compiling
 
 TOOLS = read_tools(
     [
@@ -44,11 +45,6 @@ NASTY = st.text(st.sampled_from('{}[]",:\\ <>|\n`a;') | st.characters(codec="utf
     ["</tool_call>", "[TOOL_CALLS]", "[ARGS]", DEEPSEEK.end, DEEPSEEK.closing, "\n```", "; ", '"}}', "]"]
 )
 ARGUMENTS = st.dictionaries(NASTY, NASTY | st.integers() | st.lists(NASTY, max_size=2), max_size=3)
-
-
-@pytest.fixture(scope="module")
-def alone() -> LLGuidanceCompiler:
-    return LLGuidanceCompiler.alone()
 
 
 def read(dialect: Dialect, pieces: list[str], *, truncated: bool = False) -> tuple[list[Delta], Outcome]:
@@ -78,6 +74,24 @@ def test_calls_come_back_as_they_were_rendered_however_they_are_split(
         assert [joined(deltas, n) for n in range(len(texts))] == texts
         names = [delta.name for delta in deltas if isinstance(delta, CallBegun)]
         assert names == [call.name for call in outcome.calls]
+
+
+@EVERY
+def test_calls_come_back_however_their_tokens_are_handed_on(
+    dialect: Dialect, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str]
+) -> None:
+    calls = [("f", '{"a": "<x> \\"}] </tool_call> ü"}'), ("f.2", '{"n": -12}')]
+    text = render_calls(dialect, calls)
+    tokens = encode(text)
+    # A character that several tokens spell comes with the last of them, as a detokenizer hands it on.
+    told = [len(decode(tokens[:count]).rstrip("\ufffd")) for count in range(len(tokens) + 1)]
+    assert told[-1] == len(text)
+    for cut in range(len(tokens)):
+        for pieces in ([text[: told[cut]], text[told[cut] :]], [text[a:b] for a, b in pairwise(told)]):
+            deltas, outcome = read(dialect, pieces)
+            assert outcome.kind == "called"
+            assert [(call.name, call.text) for call in outcome.calls] == calls
+            assert [joined(deltas, place) for place in (0, 1)] == [text for _, text in calls]
 
 
 @EVERY
@@ -129,9 +143,7 @@ def test_unknown_and_denied_tools_are_told_apart(dialect: Dialect) -> None:
 
 @EVERY
 @pytest.mark.parametrize("mode", ["auto", "any", "named"])
-def test_the_grammar_takes_what_is_rendered_and_no_wrong_call(
-    alone: LLGuidanceCompiler, dialect: Dialect, mode: Any
-) -> None:
+def test_the_grammar_takes_what_is_rendered_and_no_wrong_call(alone: Compiling, dialect: Dialect, mode: Any) -> None:
     choice = Choice(mode, "f" if mode == "named" else None)
     fresh = alone.tools(TOOLS, choice, dialect, parallel=True)
     assert fresh is not None
@@ -155,7 +167,7 @@ def test_the_grammar_takes_what_is_rendered_and_no_wrong_call(
 
 
 @EVERY
-def test_free_text_needs_no_mask(alone: LLGuidanceCompiler, dialect: Dialect) -> None:
+def test_free_text_needs_no_mask(alone: Compiling, dialect: Dialect) -> None:
     grammar = alone.tools(TOOLS, Choice("auto"), dialect, parallel=True)
     assert grammar is not None
     for byte in b"Well, {that} [is] <so>.":

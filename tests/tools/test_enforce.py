@@ -30,15 +30,10 @@ from sostenuto.tools import (
 )
 from sostenuto.tools.apart import apart, weighed
 from sostenuto.tools.bounds import bounded
-from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
+from sostenuto.tools.grammars.compiling import Compiling
 from sostenuto.tools.normal import endless, normal
 
 from .test_validate import SCHEMAS, VALUES
-
-
-@pytest.fixture(scope="module")
-def alone() -> LLGuidanceCompiler:
-    return LLGuidanceCompiler.alone()
 
 
 def tool(properties: dict[str, Any], **more: Any) -> Any:
@@ -46,7 +41,7 @@ def tool(properties: dict[str, Any], **more: Any) -> Any:
     return read_tool({"name": "f", "parameters": parameters})
 
 
-def accepts(compiler: LLGuidanceCompiler, made: Any, text: str) -> bool:
+def accepts(compiler: Compiling, made: Any, text: str) -> bool:
     grammar = compiler.tools([made], Choice("any"), SMOLLM, parallel=False)
     assert grammar is not None
     return all(grammar.accept(byte) for byte in render_call(SMOLLM, "f", text).encode()) and grammar.done
@@ -67,7 +62,7 @@ def accepts(compiler: LLGuidanceCompiler, made: Any, text: str) -> bool:
     ],
 )
 def test_what_a_grammar_leaves_out_is_named_and_a_strict_tool_refused(
-    alone: LLGuidanceCompiler, schema: dict[str, Any], residual: tuple[str, ...]
+    alone: Compiling, schema: dict[str, Any], residual: tuple[str, ...]
 ) -> None:
     made = tool({"x": schema})
     assert alone.check(made) == Enforced(residual)
@@ -80,14 +75,14 @@ def test_what_a_grammar_leaves_out_is_named_and_a_strict_tool_refused(
         assert alone.check(strict).residual == ()
 
 
-def test_a_pattern_that_looks_around_is_left_to_the_check_and_the_rest_enforced(alone: LLGuidanceCompiler) -> None:
+def test_a_pattern_that_looks_around_is_left_to_the_check_and_the_rest_enforced(alone: Compiling) -> None:
     made = tool({"x": {"type": "string", "pattern": "^(?!x)", "maxLength": 2}})
     assert accepts(alone, made, '{"x":"xy"}')
     assert not accepts(alone, made, '{"x":"xyz"}')
     assert Validator(made.parameters).problems({"x": "xy"}) != ()
 
 
-def test_one_tool_that_cannot_be_enforced_takes_nothing_from_the_others(alone: LLGuidanceCompiler) -> None:
+def test_one_tool_that_cannot_be_enforced_takes_nothing_from_the_others(alone: Compiling) -> None:
     loose = tool({"x": {"oneOf": [{"type": "integer"}, {"minimum": 2}]}})
     firm = replace(tool({"n": {"type": "integer", "minimum": 3}}), name="g")
     grammar = alone.tools([loose, firm], Choice("any"), SMOLLM, parallel=False)
@@ -97,7 +92,7 @@ def test_one_tool_that_cannot_be_enforced_takes_nothing_from_the_others(alone: L
     assert sum(map(grammar.accept, call)) < len(call)
 
 
-def test_patterns_are_read_as_javascript_reads_them(alone: LLGuidanceCompiler) -> None:
+def test_patterns_are_read_as_javascript_reads_them(alone: Compiling) -> None:
     made = tool({"x": {"type": "string", "pattern": "^.$"}})
     assert accepts(alone, made, '{"x":"a"}')
     assert not accepts(alone, made, '{"x":"\u2028"}')
@@ -116,9 +111,7 @@ def test_patterns_are_read_as_javascript_reads_them(alone: LLGuidanceCompiler) -
                                         "b": {"properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}}}, True),
     ],
 )  # fmt: skip
-def test_a_schema_of_which_no_value_ends_is_refused(
-    alone: LLGuidanceCompiler, schema: dict[str, Any], found: bool
-) -> None:
+def test_a_schema_of_which_no_value_ends_is_refused(alone: Compiling, schema: dict[str, Any], found: bool) -> None:
     assert endless(schema) is found
     if found:
         with pytest.raises(GrammarRefused, match="comes to an end"):
@@ -181,7 +174,7 @@ def test_references_mean_the_same_in_an_intersection(one: Any, other: Any, fits:
         assert Validator(schema).problems(fails) != ()
 
 
-def test_a_narrowed_tool_can_write_only_what_is_granted(alone: LLGuidanceCompiler) -> None:
+def test_a_narrowed_tool_can_write_only_what_is_granted(alone: Compiling) -> None:
     wide = tool({"path": {"type": "string"}, "lines": {"type": "integer", "minimum": 1}})
     grant = {"properties": {"path": {"pattern": "^/tmp/[a-z]+$"}, "lines": {"maximum": 10}}}
     granted = narrowed(wide, grant)
@@ -211,7 +204,7 @@ TAGGED: dict[str, Any] = {
 }
 
 
-def test_alternatives_that_overlap_are_neither_closed_nor_bounded(alone: LLGuidanceCompiler) -> None:
+def test_alternatives_that_overlap_are_neither_closed_nor_bounded(alone: Compiling) -> None:
     assert not apart(OVERLAPPING, OVERLAPPING["oneOf"])
     assert closed(OVERLAPPING) == OVERLAPPING
     assert bounded(OVERLAPPING, Bounds()) == OVERLAPPING
@@ -222,7 +215,7 @@ def test_alternatives_that_overlap_are_neither_closed_nor_bounded(alone: LLGuida
     assert isinstance(decide(Call("c", "f", both, json.dumps(both)), [made], validators([made])), Reject)
 
 
-def test_alternatives_that_say_which_they_are_are_closed(alone: LLGuidanceCompiler) -> None:
+def test_alternatives_that_say_which_they_are_are_closed(alone: Compiling) -> None:
     assert apart(TAGGED, TAGGED["oneOf"])
     shut = closed(TAGGED)
     assert shut["oneOf"][0]["additionalProperties"] is False
@@ -241,7 +234,7 @@ def test_whatever_fits_a_schema_that_was_closed_or_bounded_fits_the_schema(schem
             assert Validator(schema).problems(value) == ()
 
 
-def test_equal_tools_are_compiled_once_and_share_no_state(alone: LLGuidanceCompiler) -> None:
+def test_equal_tools_are_compiled_once_and_share_no_state(alone: Compiling) -> None:
     first, second = (alone.tools([tool({"x": LEAF})], Choice("any"), SMOLLM, parallel=True) for _ in range(2))
     assert first is not None
     assert second is not None

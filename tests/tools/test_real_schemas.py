@@ -20,7 +20,7 @@ from sostenuto.tools import (
     read_tool,
     render_call,
 )
-from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
+from sostenuto.tools.grammars.compiling import Compiling
 
 Encode = Callable[[str], list[int]]
 
@@ -63,13 +63,30 @@ def test_the_validator_agrees_with_every_label(published: dict[str, Tool]) -> No
     assert wrong == []
 
 
-def test_a_grammar_passes_nothing_that_is_invalid(
-    published: dict[str, Tool], compiler: LLGuidanceCompiler, encode: Encode
+NARROWED = ["bfcl-142"]
+"""One valid call has an argument that its schema does not state, and arguments are closed to those: our choice."""
+
+
+def in_order(value: Any, schema: Any) -> Any:
+    """Keys in the schema's order, as grammars want them."""
+    if isinstance(value, list):
+        return [in_order(item, schema.get("items", {})) for item in value]
+    if not isinstance(value, dict):
+        return value
+    stated = schema.get("properties", {})
+    place = {name: number for number, name in enumerate(stated)}
+    return {
+        name: in_order(value[name], stated.get(name, {})) for name in sorted(value, key=lambda n: place.get(n, 999))
+    }
+
+
+def test_a_grammar_passes_what_is_valid_and_nothing_that_is_invalid(
+    published: dict[str, Tool], compiler: Compiling, encode: Encode
 ) -> None:
     calls: dict[str, list[dict[str, Any]]] = {}
     for row in rows("tool_calls.jsonl"):
         calls.setdefault(row["schema_id"], []).append(row)
-    refused, passed, over = [], 0, []
+    refused, passed, over, under = [], 0, [], []
     for key, tool in published.items():
         try:
             fresh = compiler.tools([tool], Choice("any"), SMOLLM, parallel=False)
@@ -78,15 +95,16 @@ def test_a_grammar_passes_nothing_that_is_invalid(
             refused.append((key, error.reason))
             continue
         for row in calls.get(key, ()):
-            properties: Any = tool.parameters.get("properties", {})
-            order = {name: place for place, name in enumerate(properties)}
-            arguments = dict(sorted(row["args"].items(), key=lambda item: order.get(item[0], 999)))
+            arguments = in_order(row["args"], tool.parameters)
             tokens = encode(render_call(SMOLLM, tool.name, json.dumps(arguments, ensure_ascii=False)))
             state = fresh.fork()
             accepted = all(state.accept(token) for token in tokens) and state.done
             passed += accepted and row["valid"]
-            if accepted and not row["valid"] and fresh.enforced.kind == "full":
+            if accepted and not row["valid"]:
                 over.append(row)
+            if row["valid"] and not accepted:
+                under.append(key)
     assert over == []
-    assert len(refused) <= 2, refused
-    assert passed > 0
+    assert under == NARROWED
+    assert refused == []
+    assert passed > 200

@@ -23,12 +23,12 @@ from sostenuto.tools import (
     decide,
     validators,
 )
-from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
+from sostenuto.tools.grammars.compiling import Compiling
 
 TOOL = Tool("now", "The time.", {"type": "object", "properties": {}, "additionalProperties": False})
 
 
-def test_llguidance_is_a_compiler_and_what_it_gives_is_a_grammar(compiler: LLGuidanceCompiler) -> None:
+def test_llguidance_is_a_compiler_and_what_it_gives_is_a_grammar(compiler: Compiling) -> None:
     seam: Compiler = compiler
     grammar: Grammar | None = seam.tools([TOOL], Choice("any"), SMOLLM, parallel=False)
     assert grammar is not None

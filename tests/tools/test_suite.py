@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sostenuto.tools import BadSchema, GrammarRefused, Validator
-from sostenuto.tools.grammars.llguidance import LLGuidanceCompiler
+from sostenuto.tools.grammars.compiling import Compiling
 
 pytestmark = pytest.mark.shared_data
 
@@ -52,13 +52,14 @@ def test_the_check_of_values_is_right_about_every_one(groups: list[tuple[str, di
     assert judged > 1000
 
 
-def test_a_grammar_that_is_said_to_be_full_lets_nothing_through(groups: list[tuple[str, dict[str, Any]]]) -> None:
-    compiler = LLGuidanceCompiler.alone()
+def test_a_grammar_that_is_said_to_be_full_lets_nothing_through(
+    groups: list[tuple[str, dict[str, Any]]], alone: Compiling
+) -> None:
     counts: Counter[str] = Counter()
     through = []
     for name, group, _ in usable(groups, fast=True):
         try:
-            fresh = compiler.schema(group["schema"])
+            fresh = alone.schema(group["schema"])
         except GrammarRefused:
             counts["refused"] += len(group["tests"])
             continue
@@ -72,4 +73,4 @@ def test_a_grammar_that_is_said_to_be_full_lets_nothing_through(groups: list[tup
                 through.append((name, group["description"], test["description"]))
     assert through == []
     assert counts["full takes valid"] > 200
-    assert counts["refused"] < 40
+    assert counts["refused"] <= 5, "schemas that nothing fits"
