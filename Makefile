@@ -6,7 +6,7 @@
 #   make test-vllm          only those, on a vLLM of its own environment, which it installs
 #   make test-matrix        the tracer on every Python and LangGraph that it promises
 #   make mutants            the tracer's tests against tracers that are wrong
-#   make test-mcp           the tracer with the second generation of the Model Context Protocol's package
+#   make test-mcp           the tracer with the first generation of the Model Context Protocol's package, and its adapters
 #   make test-phoenix       the demo's trace in a real Phoenix, which it installs; `make screenshot` shows it
 #   make demo-jaeger        the demo, seen in a real Jaeger (needs docker)
 #   make bench [ARGS=...]   the benchmarks
@@ -39,7 +39,7 @@ VLLM_READY   := $(VLLM_VENV)/.ready-$(VLLM_VERSION)-$(shell cksum < pyproject.to
 # Phoenix listens on all interfaces whatever it is told, so it runs where there are none but loopback.
 PHOENIX_VERSION := 20.26.1
 PHOENIX_VENV    ?= .venv-phoenix
-MCP_VERSION     := 2.3.0
+MCP_VERSION     := 1.30.0
 MCP_VENV        ?= .venv-mcp
 MCP_READY       := $(MCP_VENV)/.ready-$(MCP_VERSION)
 PHOENIX_READY   := $(PHOENIX_VENV)/.ready-$(PHOENIX_VERSION)
@@ -119,9 +119,9 @@ test-phoenix: $(READY) $(PHOENIX_READY)
 screenshot: $(READY) $(PHOENIX_READY)
 	$(ALONE) $(BIN)/python -P -m sostenuto.tests.tracing.screenshot docs/tracing-phoenix.png
 
-# The protocol's second generation, which langchain-mcp-adapters is not ready for.
+# The protocol's first generation, for which langchain-mcp-adapters is; the second is in the other tests.
 test-mcp: $(MCP_READY)
-	$(MCP_VENV)/bin/pytest -q tests/tracing/test_mcp.py tests/tracing/test_mcp_ends.py tests/tracing/test_mcp_hooks.py $(ARGS)
+	$(MCP_VENV)/bin/pytest -q tests/tracing/test_mcp.py tests/tracing/test_mcp_ends.py tests/tracing/test_mcp_hooks.py tests/tracing/test_mcp_adapters.py $(ARGS)
 
 # The tracer on every Python and LangGraph that it promises, and against changes that would break it.
 test-matrix: $(READY)
@@ -164,7 +164,7 @@ $(PHOENIX_READY):
 $(MCP_READY): pyproject.toml
 	@$(MCP_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(MCP_VENV)
 	$(MCP_VENV)/bin/python -m pip install --quiet 'langgraph>=1.2,<1.3' 'langchain>=1.0,<2' 'opentelemetry-sdk>=1.30' \
-	  mcp==$(MCP_VERSION) pytest pytest-asyncio pytest-timeout
+	  mcp==$(MCP_VERSION) 'langchain-mcp-adapters>=0.3' pytest pytest-asyncio pytest-timeout
 	$(MCP_VENV)/bin/python -m pip install --quiet --no-deps -e .
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..tools import Call, Delta, Outcome, Parser, Prose, TextDelta
@@ -42,11 +42,23 @@ class Answer:
 class Answering:
     """An answer while it comes: read `ticket` in the manner of your world, and feed each chunk to `take`."""
 
-    def __init__(self, ticket: Ticket, parser: Parser | Prose, prompt: tuple[int, ...] = (), before: str = "") -> None:
-        """`before` is the text of an answer that goes on, as far as it went."""
+    def __init__(
+        self,
+        ticket: Ticket,
+        parser: Parser | Prose,
+        prompt: tuple[int, ...] = (),
+        before: str = "",
+        *,
+        hears: Callable[[Chunk], object] = lambda chunk: None,
+    ) -> None:
+        """`before` is the text of an answer that goes on, as far as it went.
+
+        `hears` is called with each chunk before anybody else learns of it; what it raises ends the answer.
+        """
         self.ticket = ticket
         self.prompt = prompt
         self.answer: Answer | None = None
+        self._hears = hears
         self._parser = parser
         self._text = [before]
         self._pieces: list[Piece] = []
@@ -54,6 +66,11 @@ class Answering:
 
     def take(self, chunk: Chunk) -> list[Delta]:
         """What the chunk adds, in the vocabulary of tool calls; after the last one `answer` is there."""
+        try:
+            self._hears(chunk)
+        except BaseException:
+            self.ticket.cancel()
+            raise
         if isinstance(chunk, Piece):
             self._text.append(chunk.text)
             if chunk.token is not None:

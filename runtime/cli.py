@@ -24,8 +24,10 @@ from .cli_kv import kv_options, kv_shown
 from .cli_plan import plan_options, plan_shown
 from .cli_simulate import dumped, simulate_options, simulated, table
 from .cli_tools import tools_options, tools_shown
+from .cli_tools_serve import tools_serve_options, tools_served
 from .cli_trace import trace_options, trace_shown, writable
 from .errors import SostenutoError
+from .guards_file import read_guards
 from .host import Host
 from .journal import replay
 from .learnt import load_policy, read_forecasts, write_forecasts
@@ -55,11 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     trace_options(commands.add_parser("trace", help="look at traces: what was reused, waited for and computed twice"))
     kv_options(commands.add_parser("kv", help="look into a disk tier: its snapshots, is it whole, what can go"))
     audit_options(commands.add_parser("audit", help="the log of tool calls: is it as it was written"))
-    plan_options(
-        tools_options(
-            commands.add_parser("tools", help="look at tool schemas, calls and plans: what can be enforced, what fits")
-        )
-    )
+    tools = commands.add_parser("tools", help="look at tool schemas, calls and plans: what can be enforced, what fits")
+    actions = tools_options(tools)
+    plan_options(actions)
+    tools_serve_options(actions)
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:cut])
@@ -190,6 +191,7 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
         "--keys", type=Path, metavar="FILE", help='API keys and their tenants, as JSON: {"key": "tenant"}'
     )
     parser.add_argument("--open", action="store_true", help="listen beyond loopback without keys")
+    parser.add_argument("--guards", type=Path, metavar="FILE", help="limits, bounds and rules, as JSON: docs/guards.md")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="write every event of the schedule there")
     _trace_options(parser)
 
@@ -202,6 +204,7 @@ def _serve(options: argparse.Namespace) -> int:
     below = Tiers(options.host_tokens, options.store, options.store_tokens, options.remote)
     below.look()
     policy, setting = load_policy(options.policy), _setting(options)
+    guards = None if options.guards is None else read_guards(options.guards)
     engine = open_engine(_wanted(options, options.pool_tokens))
     with ExitStack() as stack:
         if options.forecasts is not None:
@@ -212,7 +215,7 @@ def _serve(options: argparse.Namespace) -> int:
             stack.callback(tracer.shutdown)
             use(Tracing(tracer))
         lower = below.open(engine)
-        host = Host(engine, policy=policy, journal=options.journal, below=lower, setting=setting)
+        host = Host(engine, policy=policy, journal=options.journal, below=lower, setting=setting, guards=guards)
         stack.enter_context(host)
         serve(host, bind=options.bind, port=options.port, keys=keys, open=options.open, name=options.name)
     return 0
@@ -353,6 +356,8 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _tools(options: argparse.Namespace) -> int:
+    if options.action == "serve":
+        return tools_served(options)
     shown, code = plan_shown(options) if options.action == "plan" else (tools_shown(options), 0)
     _print(shown)
     return code

@@ -6,6 +6,8 @@ SostenutoError
 ├── BadSampling         a sampling parameter out of its range
 ├── Refused             a turn that can never run, with the reason
 │   └── ContextLost     a turn over a thinned context of which something is gone
+├── Limited             a tenant that asks too often
+├── Blocked             a question or an answer that a guard does not let pass
 ├── TooLate             an answer that took longer than it may
 ├── EngineFailed        a step of the engine failed; its turns are lost
 ├── Unable              something that this engine cannot do
@@ -57,6 +59,18 @@ class Refused(SostenutoError):
 
 class ContextLost(Refused):
     """A turn over a thinned context of which something is gone; what is left does not say what that was."""
+
+
+class Limited(SostenutoError):
+    """A tenant that asks too often; `retry_after` are the seconds after which it may ask again."""
+
+    def __init__(self, tenant: str, retry_after: float) -> None:
+        super().__init__(f"the tenant {tenant!r} asks too often: ask again after {max(retry_after, 0.1):.1f} s")
+        self.retry_after = retry_after
+
+
+class Blocked(SostenutoError):
+    """A question or an answer that a guard does not let pass."""
 
 
 class TooLate(SostenutoError, TimeoutError):

@@ -23,6 +23,7 @@ from .ask import Ask
 from .below import Below, Tiers, owned
 from .engines import End, Speaker, StepEngine, TurnEngine
 from .errors import Unable
+from .guards import Guards
 from .hinted import hinted
 from .kv_events import KvEvents
 from .loop import Loop
@@ -55,8 +56,10 @@ class Host:
         journal: Path | None = None,
         below: Sequence[Below] = (),
         setting: Setting | None = None,
+        guards: Guards | None = None,
     ) -> None:
-        """`policy` is a name, or a policy of your own; `setting` what the schedule is told of machine and tools.
+        """`policy` is a name, or a policy of your own; `setting` what the schedule is told of machine and tools;
+        `guards` what stands before the model and behind it.
 
         `below` are the tiers below the device, nearest first; Unable for an engine that cannot use them.
 
@@ -71,6 +74,7 @@ class Host:
             self.loop = Loop(engine, _policy(policy), journal=journal, below=below, setting=setting)
         disk = next((one.tier for one in below if isinstance(one.tier, DiskTier)), None)
         self._saved = None if disk is None else Saved(self.loop, disk)
+        self.guards = guards or Guards()
         self.parcels = Parcels(self.loop)
         self.kv_events = KvEvents(self.loop)
         self.thinner = Thinner(self.loop)
@@ -99,6 +103,7 @@ class Host:
         store: Path | str | None = None,
         store_tokens: int | None = None,
         remote: str | None = None,
+        guards: Guards | None = None,
     ) -> Host:
         """Load a model (a directory, a GGUF file, a hub id; None: the packaged one) and serve it.
 
@@ -125,7 +130,7 @@ class Host:
 
         loaded = Model.load(locate(model), dtype=dtype, way=Way(mode=mode))
         engine = TorchEngine(loaded, pool_tokens=pool_tokens)
-        return cls(engine, policy=policy, journal=journal, below=below.open(engine), setting=setting)
+        return cls(engine, policy=policy, journal=journal, below=below.open(engine), setting=setting, guards=guards)
 
     @property
     def mode(self) -> str:
@@ -178,6 +183,9 @@ class Host:
             raise Unable(f"{self.engine.name} keeps its contexts to itself: ask it without the codec {ask.codec}")
         if self.can.tokens:
             tokens = self.voice.check(tokens)
+        if self.guards.watches and not self.can.mask:
+            raise Unable(f"{self.engine.name} shows its logits to nobody: leave the guards that look at them out")
+        guarded = self.guards.admit(ask, tokens, lambda: self._made_with(ask), fresh=not (said or forced or remnant))
         number = next(self._numbers)
         begun = tuple(tokens[len(tokens) - said :])
 
@@ -185,9 +193,14 @@ class Host:
             if ask.choice.mode == "none":
                 return Prose()
             ids = count(1)
-            return Parser(self.dialect, ask.tools, ids=lambda: f"call_{self._salt}{number}_{next(ids)}")
+            allowed = None if ask.granted is None else [tool.name for tool in ask.granted]
+            return Parser(
+                self.dialect, ask.tools, ids=lambda: f"call_{self._salt}{number}_{next(ids)}", allowed=allowed
+            )
 
         before = self.voice.spell(begun, ask.sampling.stop) if begun else ""
+        if guarded.kept is not None:
+            return Answering(guarded.kept, parser(), tuple(tokens))
 
         def tools_called(text: str, reason: End) -> tuple[str, ...]:
             reader = parser()
@@ -209,8 +222,9 @@ class Host:
             ask=ask,
             place=here(),
             remnant=remnant,
+            watches=self.guards.watches,
         )
-        return Answering(self._submitted(request, begun), parser(), request.tokens, before)
+        return Answering(self._submitted(request, begun), parser(), request.tokens, before, hears=guarded.hears)
 
     def _submitted(self, request: Request, begun: tuple[int, ...]) -> Ticket:
         """With a grammar where one is wanted; it is built where no event loop waits for it."""
@@ -328,6 +342,10 @@ class Host:
         return f"<Host {self.engine.name} {self.loop.kernel!r}>"
 
     _salt = uuid4().hex[:6]
+
+    def _made_with(self, ask: Ask) -> str:
+        """What an answer depends on besides the question: the model, its weights, how contexts are stored."""
+        return f"{self.engine.fingerprint} {self.root(ask.tenant, ask.codec)} {self.mode}"
 
     def _load(self, tensors: Mapping[str, Any], version: int) -> None:
         assert isinstance(self.engine, StepEngine)  # others say that they cannot

@@ -16,11 +16,17 @@ def load_policy(name: str) -> Policy:
     file, colon, value = name.rpartition(":")
     if not (colon and file.endswith(".py")):
         return named(name)
-    if not Path(file).is_file():
-        raise ValueError(f"--policy: there is no file {file}: give FILE.py:NAME")
-    found = runpy.run_path(file).get(value)
+    found = named_in(file, value, "--policy")
     if not isinstance(found, Policy):
         raise ValueError(f"--policy: {file} has no policy {value}: found {type(found).__name__}")
+    return found
+
+
+def named_in(file: str, name: str, option: str) -> object:
+    """What a file of Python calls by this name. Raises ValueError where there is no such file."""
+    if not (file.endswith(".py") and Path(file).is_file()):
+        raise ValueError(f"{option}: there is no file {file}: give FILE.py:NAME")
+    found: object = runpy.run_path(file).get(name)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..kvstore import RAW
@@ -10,7 +10,7 @@ from ..scheduler import TurnId
 from ..tools import Grammar
 from ..tracing import Place
 from .ask import Ask
-from .engines import End
+from .engines import End, Watch
 from .remnant import Remnant
 from .sampling import Sampling
 
@@ -44,6 +44,8 @@ class Request:
     """The model call's, in its trace."""
     remnant: Remnant | None = None
     """What of the context is left, where it was thinned."""
+    watches: Sequence[Watch] = ()
+    """Who looks at its logits."""
     ending: Callable[[TurnId], object] = lambda turn: None
     """Called in the loop when the turn is about to end, while what it has computed is its own."""
 

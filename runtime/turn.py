@@ -130,6 +130,7 @@ def job_of(request: Request, name: TurnId, root: str, engine: StepEngine | TurnE
         request.forced,
         ask=request.ask,
         key=lease_key(request.program, request.branch),
+        watches=request.watches,
         salt=root if request.remnant is None else request.remnant.root(root),
         mode=engine.mode if isinstance(engine, StepEngine) else "exact",
         skip=request.dropped,

@@ -1,7 +1,7 @@
 """Tool calls: schemas, grammars, parsing, validation. Pure: no input, no output, no threads, no clock."""
 
 from .bounds import Bounds
-from .decide import Dispatch, Reject, Verdict, decide, judge_result, result_validators, shape, validators
+from .decide import Dispatch, Reject, Verdict, decide, judge_result, shape, validators
 from .dialects import (
     DEEPSEEK,
     DEEPSEEK_V31,
@@ -93,7 +93,6 @@ __all__ = [
     "render_examples",
     "render_result",
     "render_tools",
-    "result_validators",
     "shape",
     "validators",
 ]

@@ -144,7 +144,12 @@ def filled(name: str, arguments: Mapping[str, Any]) -> str:
 
 def misfits(schema: Mapping[str, Json], value: Json) -> tuple[Problem, ...]:
     """What about a value does not fit a schema that a contract or a grant names."""
-    return _validator(json.dumps(schema)).problems(value)
+    return checker(schema).problems(value)
+
+
+def checker(schema: Mapping[str, Json]) -> Validator:
+    """One for a schema, kept: it is made once for schemas that read the same."""
+    return _validator(json.dumps(schema))
 
 
 @lru_cache(maxsize=1024)

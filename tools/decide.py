@@ -55,11 +55,6 @@ def decide(call: Call, tools: Sequence[Tool], validators: Mapping[str, Validator
     return Dispatch(call, tool)
 
 
-def result_validators(tools: Sequence[Tool]) -> dict[str, Validator]:
-    """A validator for what a tool returns, by name, for those that say what they return."""
-    return {tool.name: Validator(tool.returns) for tool in tools if tool.returns is not None}
-
-
 def judge_result(result: object, validator: Validator | None) -> tuple[Problem, ...]:
     """What is wrong with a result, which comes from outside as much as a call does; empty when nothing is.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from ...tools import ToolError
@@ -11,8 +12,10 @@ from ..errors import (
     BadMessage,
     BadRequest,
     BadSampling,
+    Blocked,
     EngineFailed,
     HostClosed,
+    Limited,
     Refused,
     SostenutoError,
     TooLate,
@@ -71,6 +74,10 @@ def fault_of(error: Exception) -> Fault:
             return Fault(400, said, param=said.partition(":")[0] if isinstance(error, BadSampling) else "messages")
         case ToolError():
             return Fault(400, said, code=type(error).__name__)
+        case Limited(retry_after=seconds):
+            return Fault(429, said, "rate_limit_error", "limited", headers={"retry-after": str(max(1, ceil(seconds)))})
+        case Blocked():
+            return Fault(400, said, code="blocked", headers=_ONCE)
         case Refused():
             return Fault(400, said, code="refused")
         case TooLate():

@@ -9,7 +9,7 @@ from langchain.agents.middleware import ModelRequest
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.types import interrupt
 
-from ...tools import read_tools
+from ...tools import Tool, read_tool
 from ...tools.grants import Ceiling
 from ..execute.authority import Authority, Place
 from ..execute.providers import Given, GrantRequired
@@ -50,6 +50,17 @@ def ceilings_of(given: Ceilings | None, state: Any) -> Mapping[str, Ceiling] | N
     return given(state) if callable(given) else given
 
 
+def spec_of(tool: Any) -> Tool:
+    """As the model reads it, or as its server listed it. Raises BadTool, ValueError."""
+    listed = getattr(tool, "spec", None)
+    return listed if isinstance(listed, Tool) else read_tool(convert_to_openai_tool(tool))
+
+
+def server_of(tool: Any) -> str:
+    """Whose tool it is; empty for one of this process."""
+    return str(getattr(tool, "server", "") or "") if isinstance(getattr(tool, "spec", None), Tool) else ""
+
+
 def masked(
     request: ModelRequest[Any], authority: Authority, given: Ceilings | None, known: Mapping[str, Any]
 ) -> ModelRequest[Any]:
@@ -60,10 +71,10 @@ def masked(
     ceilings = ceilings_of(given, request.state)
     if ceilings is None or authority.providers or getattr(request.model, "_llm_type", "") != KEY:
         return request
-    place = Place(str(known.get("tenant") or "default"), str(known.get("thread_id") or ""))
-    tools = read_tools(convert_to_openai_tool(tool) for tool in request.tools)
+    tenant, session = str(known.get("tenant") or "default"), str(known.get("thread_id") or "")
     granted: Sequence[dict[str, Any]] = [
         {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-        for tool in authority.open_to(place, tools, ceilings)
+        for offered in request.tools
+        for tool in authority.open_to(Place(tenant, session, "", server_of(offered)), [spec_of(offered)], ceilings)
     ]
     return request.override(model_settings={**request.model_settings, "granted": granted})

@@ -23,6 +23,9 @@ class ToolMessages:
     def text(self, value: Any) -> str | None:
         return str(value.text) if isinstance(value, ToolMessage) else None
 
+    def structured(self, value: Any) -> Any:
+        return value.artifact if isinstance(value, ToolMessage) else None
+
     def again(self, value: Any, call: Call) -> Any | None:
         # A command changes the state of its own graph, and an error may be another one the next time.
         if not isinstance(value, ToolMessage) or value.status == "error":

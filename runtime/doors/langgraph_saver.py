@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from ..errors import BadEdit, BadSaver, SaverUnable, UnknownCheckpoint
+from .langgraph_saver_copies import note_copy
 from .langgraph_saver_edit import (
     Call,
     Edit,
@@ -105,9 +106,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BoundSaver:
         inner = self._inner.with_allowlist(extra_allowlist)
-        if inner is self._inner:
-            return self
-        clone = copy.copy(self)
+        clone = self if inner is self._inner else copy.copy(self)
         clone._inner = inner
         return clone
 
@@ -301,6 +300,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
                 yield Call("copy_thread", (source, target), {})
             else:
                 yield from copied(source, target)
+        note_copy(self._inner, source, target)
         self._tell("copied", source, target)
 
     def _leaving(self, thread: str, keeping: Keeping) -> Edit[None]:
@@ -320,8 +320,7 @@ class BoundSaver(BaseCheckpointSaver[Any]):
             if gone := had - left:
                 self._tell("dropped", thread, gone if left else None)
 
-    def _has(self, name: str) -> bool:
-        """Whether `inner` has a call that the base only names."""
+    def _has(self, name: str) -> bool:  # a call that the base only names
         return getattr(type(self._inner), name, None) is not getattr(BaseCheckpointSaver, name, None)
 
     def _mend(self, thread: str) -> bool:

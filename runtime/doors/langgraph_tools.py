@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.config import get_config
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from ...tools import BadTool, Call, Dispatch, Problem, Reject, Tool, Verdict, compact, decide, read_tool, validators
+from ...tools import BadTool, Call, Dispatch, Problem, Reject, Tool, Verdict, compact, decide, validators
 from ...tools.limits import Limits
 from ..errors import RepairsSpent
 from ..execute.authority import Place
 from ..execute.executor import Executor
 from ..execute.outcome import Job, Outcome
 from ..execute.policy import Policy
-from .langgraph_grants import Ceilings, ceilings_of, masked
+from .langgraph_grants import Ceilings, ceilings_of, masked, server_of, spec_of
 from .langgraph_jobs import ToolMessages, configured, key_of, messages_of, sibling_in, sibling_of
+from .langgraph_saver_copies import copied_from
+from .langgraph_unreadable import REJECTED, AnsweringNode, corrections, rejected_in_a_row
 
 Result = ToolMessage | Command[Any]
-REJECTED = "sostenuto_rejected"
 REPAIRS = 3
 """Rejected calls in a row that are handed back to the model before the run is given up."""
 
@@ -43,7 +44,8 @@ def tool_node(
     """A ToolNode that runs only calls that fit their tool's schema.
 
     A call that does not fit, names no tool, raises or takes longer than `timeout` seconds is answered with a short
-    error message; after `repairs` rejected calls in a row RepairsSpent ends the run. An `executor` of your own says
+    error message, and so is one that could not even be read: `tools_condition` sends those here, too. After `repairs`
+    rejected calls in a row RepairsSpent ends the run. An `executor` of your own says
     more of tools than how long they may take. `grants` are the most that this node may do, by tool; with it, what is
     not granted is denied.
     """
@@ -51,7 +53,11 @@ def tool_node(
     own = _executor(timeout, executor)
     guard = Guard(list(node.tools_by_name.values()), repairs=repairs, executor=own, grants=grants)
     # ToolNode's own error handling is off: whatever a tool raises comes to the guard, which knows what to tell.
-    return ToolNode(tools, name=name, handle_tool_errors=False, wrap_tool_call=guard.call, awrap_tool_call=guard.acall)
+    made = AnsweringNode(
+        tools, name=name, handle_tool_errors=False, wrap_tool_call=guard.call, awrap_tool_call=guard.acall
+    )
+    made.repairs = repairs
+    return made
 
 
 class Guard:
@@ -96,7 +102,7 @@ class Guard:
 
     def _read(self, tool: BaseTool) -> Tool:
         try:
-            return read_tool(convert_to_openai_tool(tool))
+            return spec_of(tool)
         except (BadTool, ValueError):  # LangChain's own reading may refuse it first
             self._executor.refuse(tool.name)
             raise
@@ -111,7 +117,11 @@ class Guard:
             str(known.get("tenant") or "default"),
             str(known.get("thread_id") or ""),
             str(known.get("langgraph_checkpoint_ns") or ""),
+            server_of(request.tool),
         )
+        origin = copied_from(known.get("__pregel_checkpointer"), place.session)
+        if origin is not None:  # a copy of a thread has no budget of its own
+            self._executor.authority.follow(place.tenant, origin, place.session)
         if isinstance(verdict, Dispatch):
             return Job(
                 verdict.call,
@@ -124,7 +134,7 @@ class Guard:
             )
         self._executor.reject(verdict.call, place, "invalid" if request.tool is not None else "unknown tool", sibling)
         told = verdict.message
-        before = _rejected_in_a_row(messages_of(request.state))
+        before = rejected_in_a_row(messages_of(request.state))
         if before >= self._repairs:
             raise RepairsSpent(f"{before + 1} tool calls in a row were rejected; the last: {told}")
         return _error(request, told, rejected=True)
@@ -169,8 +179,7 @@ class ToolGuard(AgentMiddleware):
             if again is None:
                 break
             request, response = again, handler(again)
-        self._expect(response)
-        return response
+        return self._answered(response)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -182,7 +191,15 @@ class ToolGuard(AgentMiddleware):
             if again is None:
                 break
             request, response = again, await handler(again)
+        return self._answered(response)
+
+    def _answered(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
+        """With an answer to each call that could not be read; those beside it are made."""
+        _spent(response, self._repairs)
         self._expect(response)
+        said = response.result[-1]
+        if isinstance(said, AIMessage) and (told := [each for each in corrections(said) if each.type == "tool"]):
+            return replace(response, result=[*response.result, *told])
         return response
 
     def _expect(self, response: ModelResponse[Any]) -> None:
@@ -249,24 +266,18 @@ def _ask_again(request: ModelRequest[Any], response: ModelResponse[Any]) -> Mode
     last = response.result[-1]
     if not isinstance(last, AIMessage) or last.tool_calls or not last.invalid_tool_calls:
         return None
-    told = "; ".join(str(call["error"]) for call in last.invalid_tool_calls)
-    correction = HumanMessage(f"Your tool call could not be read: {told}. Write it again.")
-    return request.override(messages=[*request.messages, last, correction])
+    return request.override(messages=[*request.messages, last, *corrections(last)])
+
+
+def _spent(response: ModelResponse[Any], repairs: int) -> None:
+    """A run does not end on a call that nobody read."""
+    last = response.result[-1]
+    if isinstance(last, AIMessage) and last.invalid_tool_calls and not last.tool_calls:
+        told = corrections(last)[-1].text
+        raise RepairsSpent(f"{repairs + 1} answers in a row held no tool call that could be read; the last: {told}")
 
 
 def _error(request: ToolCallRequest, told: str, *, rejected: bool) -> ToolMessage:
     call = request.tool_call
     extra = {REJECTED: True} if rejected else {}
     return ToolMessage(told, name=call["name"], tool_call_id=call["id"], status="error", additional_kwargs=extra)
-
-
-def _rejected_in_a_row(messages: Sequence[AnyMessage]) -> int:
-    count = 0
-    for message in reversed(messages):
-        if isinstance(message, ToolMessage):
-            if not message.additional_kwargs.get(REJECTED):
-                break
-            count += 1
-        elif not isinstance(message, AIMessage):
-            break
-    return count

@@ -52,6 +52,14 @@ class Capabilities:
     """Contexts can be cut to a budget of tokens in each head, and gone on with as if that were all."""
 
 
+class Watch(Protocol):
+    """Looks at the logits before each token is chosen; shared by all turns of a host, so it keeps nothing of them."""
+
+    def look(self, said: Sequence[int], logits: Any) -> Any:
+        """The logits to go on with, the same or others, given the answer so far. Blocked ends the turn, no other."""
+        ...
+
+
 @dataclass(slots=True)
 class Job:
     """A turn as the engine sees it. It outlives a preemption: what was said is not said again."""
@@ -69,6 +77,8 @@ class Job:
     """What was asked, for engines that take messages or render a grammar of their own."""
     key: str = ""
     """Under which the context that this turn leaves may be held."""
+    watches: Sequence[Watch] = ()
+    """Who looks at its logits."""
     salt: str = ""
     """Contexts of different salts share nothing: the root of the context's names, in hex."""
     priority: int = 0

@@ -111,6 +111,14 @@ class Authority:
             self._families[tenant, target] = self._families.get((tenant, source), source)
             self._fewer[tenant, target] = {**self._fewer.get((tenant, source), {}), **(calls or {})}
 
+    def follow(self, tenant: str, source: str, target: str) -> None:
+        """As `fork`, of a session that turns out to be a copy; what was said of it before stands."""
+        with self._lock:
+            if (tenant, target) not in self._families:
+                self._families[tenant, target] = self._families.get((tenant, source), source)
+                for key in [key for key in self._sessions if key[:2] == (tenant, target)]:
+                    del self._sessions[key]  # of what it had while it was nobody's copy, nothing is left
+
     def trust(self, tool: Tool, server: str = "") -> None:
         """A tool that has changed is looked through and taken as it is now; what it was granted before is gone."""
         with self._lock:

@@ -56,6 +56,13 @@ def cancelled() -> bool:
     return scope is not None and scope.cancelled
 
 
+def when_cancelled(call: Callable[[], object]) -> None:
+    """Have it called when the call in which this is asked is given up; never outside of any call."""
+    scope = _here.get()
+    if scope is not None:
+        scope.hear(call)
+
+
 @contextmanager
 def inside(scope: Scope) -> Iterator[None]:
     """In here, `cancelled` asks this scope; so does whatever thread gets this context."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from ...tools import Call, compact
+from ...tools import Call, Problem, compact
 from ...tools.contracts import Touch, touch
 from ...tools.contracts_state import State, unmet
-from ...tools.grants_names import canonical, tool_digest
+from ...tools.grants_names import canonical, digest, tool_digest
 from ...tools.limits import Breaker, Bucket, Limits, pause
 from .audit import Audit
 from .authority import Authority, Place
@@ -20,9 +19,10 @@ from .clock import Clock
 from .course import Course
 from .credentials import holding
 from .deadline import ToolTimedOut
-from .gates import Slots, Turns
+from .gates import Slots, Turns, when_all
 from .kept import Kept, Key
-from .outcome import Job, Outcome, Plain, Sibling, Values
+from .key import keyed
+from .outcome import Denied, Job, Outcome, Plain, Sibling, Values
 from .permits import permit, step_up
 from .policy import Policy
 from .providers import needed_scopes
@@ -68,7 +68,7 @@ class Executor:
         course = self._course(job, values)
 
         def holding_its_token() -> Any:
-            with holding(course.token):
+            with holding(course.token), keyed(_named(job)):
                 return attempt()
 
         return drive(self._steps(course), holding_its_token, course.scope)
@@ -78,7 +78,7 @@ class Executor:
         course = self._course(job, values)
 
         async def holding_its_token() -> Any:
-            with holding(course.token):
+            with holding(course.token), keyed(_named(job)):
                 return await attempt()
 
         return await adrive(self._steps(course), holding_its_token, course.scope)
@@ -277,7 +277,7 @@ class Executor:
             if tenant in taken:
                 self._slots.leave(tenant)
             if tool in taken:
-                _when_all(course.behind, lambda: self._slots.leave(tool))
+                when_all(course.behind, lambda: self._slots.leave(tool))
                 for each in course.behind:  # what it does late, it may do at any time until then
                     each.add_done_callback(lambda _: self._state(job).done(course.contract, job.call.arguments))
 
@@ -302,7 +302,7 @@ class Executor:
             if course.refused and (yield from step_up(self.authority, course)):
                 course.attempts += 1  # it was refused, so nothing was done: even a write may be made now
                 outcome = yield from self._attempt(course, self._left(course))
-            if outcome.code in ("ran", "misshapen") or course.given_up:
+            if outcome.code in ("ran", "misshapen", "denied") or course.given_up:
                 break
         return outcome
 
@@ -319,6 +319,10 @@ class Executor:
         except Stopped as error:
             course.given_up, course.inside = True, False
             return cut_off(job, contract, str(error), given_up=True)
+        except Denied as error:
+            course.inside, course.denied = False, error.code
+            record_decision(self._audit, course, self.authority)
+            return refuse(job, (Problem("", str(error)),))
         except Exception as error:  # a tool may raise anything: the model is told, the run goes on
             course.inside = False
             if course.values.passes(error):
@@ -368,21 +372,6 @@ class Executor:
         return f"<Executor {len(self._running)} running | {self._slots!r} | {self._turns!r} | {self._kept!r}>"
 
 
-def _when_all(futures: list[Future[Any]], then: Callable[[], object]) -> None:
-    """Has it called when all are done, at once if they are."""
-    left = len(futures)
-    if not left:
-        then()
-        return
-    lock = threading.Lock()
-
-    def one(_: Future[Any]) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            last = not left
-        if last:
-            then()
-
-    for each in futures:
-        each.add_done_callback(one)
+def _named(job: Job) -> str:
+    """The same for the same call and for no other, and nothing can be read from it."""
+    return digest([job.tenant, job.session, job.key]) if job.key else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,6 +13,26 @@ from ...tools.contracts import Touch, waits
 Pass = Future  # what a call waits on; done when it may go on
 TURNS = 1024
 """Turns remembered at most: one whose calls never came must not stay for ever."""
+
+
+def when_all(futures: Sequence[Pass[Any]], then: Callable[[], object]) -> None:
+    """Has it called when all are done, at once if they are."""
+    left = len(futures)
+    if not left:
+        then()
+        return
+    lock = threading.Lock()
+
+    def one(_: Future[Any]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = not left
+        if last:
+            then()
+
+    for each in futures:
+        each.add_done_callback(one)
 
 
 class Slots:

@@ -64,6 +64,15 @@ class Job:
         return self.place.session
 
 
+class Denied(Exception):
+    """Raised by an attempt that did nothing, since it must not: the tool is not what was granted, say."""
+
+    def __init__(self, code: str, told: str) -> None:
+        super().__init__(told)
+        self.code = code
+        """As of a refusal: `missing`, `changed`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a call."""
@@ -89,6 +98,10 @@ class Values(Protocol):
         """What the model will read; None where it is no text."""
         ...
 
+    def structured(self, value: Any) -> Any:
+        """What a tool that says what it returns must have returned."""
+        ...
+
     def again(self, value: Any, call: Call) -> Any | None:
         """The same answer as that of another, equal call; None if it is only that call's own."""
         ...
@@ -107,6 +120,9 @@ class Plain:
 
     def text(self, value: Any) -> str | None:
         return value if isinstance(value, str) else None
+
+    def structured(self, value: Any) -> Any:
+        return value
 
     def again(self, value: Any, call: Call) -> Any | None:
         return value

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import httpx
 
-from ...tools import Json, MalformedCall, Problem, compact, loads
-from ...tools.contracts import Contract, misfits
+from ...tools import Json, MalformedCall, Problem, compact, judge_result, loads
+from ...tools.contracts import Contract, checker, misfits
 from ...tools.errors import SHOWN
 from .outcome import Job, Outcome, Values
 
@@ -70,21 +70,23 @@ def later(job: Job, why: str, seconds: float) -> Outcome:
 
 
 def faulty(job: Job, contract: Contract, value: Any, values: Values, longest: int) -> Outcome | None:
-    """What is wrong with a result: its size, or its shape where the contract names one."""
+    """What is wrong with a result: its size, or its shape where the tool or its contract names one."""
     text = values.text(value)
     name = job.tool.name
     if text is not None and len(text) > longest:
         told = f"{name} was called, but its result has {len(text)} characters: at most {longest} fit. Ask for less."
         return Outcome("misshapen", told=told)
-    if contract.returns is None:
-        return None
-    found: Json = value
-    if text is not None:
-        try:
-            found = loads(text, longest)
-        except MalformedCall as fault:
-            return Outcome("misshapen", told=f"{name} was called, but its result is {fault}"[:SAID])
-    problems = misfits(contract.returns, found)
+    problems: Sequence[Problem] = ()
+    if contract.returns is not None:
+        found: Json = value
+        if text is not None:
+            try:
+                found = loads(text, longest)
+            except MalformedCall as fault:
+                return Outcome("misshapen", told=f"{name} was called, but its result is {fault}"[:SAID])
+        problems = misfits(contract.returns, found)
+    if job.tool.returns is not None and not problems:
+        problems = judge_result(values.structured(value), checker(job.tool.returns))
     if not problems:
         return None
     wrong = compact(problems).replace("The tool was not called.", f"{name} was called, but its result does not fit:")

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
-from anyio import to_thread
-
-from ...tools import BadTool, Call, Dispatch, Problem, Tool, compact, decide, read_tools, validators
+from ...tools import Call, Tool
+from ...tools.limits import Limits
 from ..ask import Message
-from ..execute.deadline import ToolTimedOut, awithin, within
+from ..execute.executor import Executor
+from ..execute.outcome import Plain
+from ..execute.policy import Policy
+from ..execute.toolset import Toolset
 
-EXCUSED = (ValueError, ArithmeticError, LookupError, TimeoutError, ToolTimedOut)
+EXCUSED = (ValueError, ArithmeticError, LookupError, TimeoutError)
 """What a tool may raise because of what the model asked for."""
 
 TIMEOUT_S = 60.0
 """How long a tool may take unless said otherwise: a sample that never ends would keep its whole group."""
-FOREVER = 86_400.0 * 365
-"""None, where a number is wanted."""
+MANY = 1_000_000
+"""No bound to speak of: a model that learns fails often, and as often as there are samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,40 +50,30 @@ class Toolbox:
         excused: tuple[type[Exception], ...] = EXCUSED,
     ) -> None:
         """`specs` as OpenAI writes them. Raises BadTool for one that is none, and where specs and functions differ."""
-        self.tools: tuple[Tool, ...] = read_tools(specs)
-        self._functions = dict(functions or {})
-        self._timeout = timeout
-        self._excused = excused
-        self._validators = validators(self.tools)
-        names = {tool.name for tool in self.tools}
-        for name in sorted(names - self._functions.keys()):
-            raise BadTool(name, "a specification and no function", "a function of this name")
-        for name in sorted(self._functions.keys() - names):
-            raise BadTool(name, "a function and no specification", "a specification of this name")
+        limits = Limits(timeout=timeout, at_once=MANY, failures=MANY)
+        executor = Executor(Policy(default=limits, tenant=Limits(at_once=MANY)))
+        self._set = Toolset(specs, functions, executor=executor)
+        self._values = _Excusing(excused)
+        self.tools: tuple[Tool, ...] = self._set.tools
 
     async def run(self, call: Call) -> Result:
         """Check the arguments and call the tool; a call that must not run is answered with what is wrong with it."""
-        verdict = decide(call, self.tools, self._validators)
-        if not isinstance(verdict, Dispatch):
-            return Result(_told(call, verdict.message), "rejected", 0.0)
-        clock = asyncio.get_running_loop().time
-        begun = clock()
-        try:
-            value = await self._call(call)
-            text = _text(value)
-        except self._excused as error:
-            text = compact([Problem("", f"{type(error).__name__}: {error}")])
-            return Result(_told(call, text), "failed", clock() - begun)
-        return Result(_told(call, text), "ran", clock() - begun)
+        outcome = await self._set.run(call, values=self._values, then=_text)
+        if outcome.code == "invalid":
+            return Result(_told(call, outcome.told), "rejected", 0.0)
+        if not outcome.answered:
+            return Result(_told(call, outcome.told), "failed", outcome.seconds)
+        return Result(_told(call, outcome.value), "ran", outcome.seconds)
 
-    async def _call(self, call: Call) -> Any:
-        function = self._functions[call.name]
-        if inspect.iscoroutinefunction(function):
-            return await awithin(self._timeout, lambda: function(**call.arguments))
-        # A thread of its own, which nobody waits for in the end: a tool that hangs must not keep the process.
-        calling = partial(within, self._timeout or FOREVER, lambda: function(**call.arguments))
-        value = await to_thread.run_sync(calling, abandon_on_cancel=True)
-        return await awithin(self._timeout, lambda: value) if inspect.isawaitable(value) else value
+
+class _Excusing(Plain):
+    """Errors that nobody foresaw are the rollout's and not the model's."""
+
+    def __init__(self, excused: tuple[type[Exception], ...]) -> None:
+        self._excused = excused
+
+    def passes(self, error: BaseException) -> bool:
+        return isinstance(error, Exception) and not isinstance(error, self._excused)
 
 
 def _text(value: Any) -> str:

@@ -14,12 +14,14 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import BaseTool, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 
-from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node
+from sostenuto.runtime.doors.langgraph import BoundSaver, ChatSostenuto, ToolGuard, tool_node
+from sostenuto.runtime.doors.langgraph_saver_copies import copied_from
 from sostenuto.runtime.execute.audit import Audit, verify_file
 from sostenuto.runtime.execute.authority import Authority, Place
 from sostenuto.runtime.execute.executor import Executor
 from sostenuto.runtime.execute.outcome import Job
 from sostenuto.runtime.execute.policy import Policy
+from sostenuto.runtime.execute.toolset import Toolset
 from sostenuto.tools import BadTool, Call, read_tool
 from sostenuto.tools.contracts import Contract
 from sostenuto.tools.grants import Asked, Ceiling, holder_of
@@ -147,12 +149,34 @@ def test_a_tool_that_its_server_changed_under_way_is_not_called(bench: Bench, wh
     assert bench.told == [("fetch", "changed"), ("fetch", "ran")]
 
 
-def test_a_body_that_is_not_what_the_model_wrote_is_not_sent(bench: Bench) -> None:
-    from sostenuto.tools import Reject, decide, validators
+async def test_a_body_that_is_not_what_the_model_wrote_is_not_sent(bench: Bench) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    tools = Toolset([{"name": "pay", "parameters": schema}], {"pay": RAN.append}, executor=bench.executor)
+    outcome = await tools.run(Call("c", "pay", {"n": 9000}, '{"n": 9}'))
+    assert (outcome.code, RAN, bench.told) == ("invalid", [], [("pay", "invalid")])
 
-    spec = read_tool({"name": "pay", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}}})
-    changed = Call("c", "pay", {"n": 9000}, '{"n": 9}')
-    assert isinstance(decide(changed, [spec], validators([spec])), Reject)
+
+@pytest.mark.parametrize(("how", "code"), [("widened", "forged"), ("replayed", "revoked"), ("another's", "foreign")])
+def test_a_call_on_a_grant_that_is_not_its_own_is_denied_and_recorded(bench: Bench, how: str, code: str) -> None:
+    spec, place = read_tool({"name": "pay"}), Place("a", "s", "t")
+
+    class Tricked(Authority):
+        """Somebody has put another grant in the place of the right one."""
+
+        def grant(self, place: Place, tool: Any, ceiling: Ceiling) -> Any:
+            if how == "widened":
+                return replace(super().grant(place, tool, ceiling), effects="external", calls=None)
+            other = Place("a", "s" if how == "replayed" else "another", "u")
+            with self.task(other):
+                grant = super().grant(other, tool, ceiling)
+                if how == "another's":
+                    self._inside[other] += 1  # its task goes on
+            return grant
+
+    executor = Executor(authority=Tricked(), audit=bench.audit)
+    job = Job(Call("c", "pay", {}, "{}"), spec, place, ceilings={"pay": Ceiling(calls=3)})
+    assert executor.run(job, lambda: RAN.append("pay")).code == "denied"
+    assert (RAN, bench.told) == ([], [("pay", code)])
 
 
 def test_a_spent_budget_comes_back_by_no_fork_and_no_rollback(bench: Bench) -> None:
@@ -168,6 +192,39 @@ def test_a_spent_budget_comes_back_by_no_fork_and_no_rollback(bench: Bench) -> N
     graph.invoke(calls, thread("fork of fork"))
     assert RAN == ["wire_money 1"]
     assert bench.told == [("wire_money", "spent")] * 3 + [("wire_money", "ran")]
+
+
+@pytest.mark.parametrize("first", ["copied", "original"])
+def test_a_copy_of_a_thread_stands_on_what_is_left_of_the_threads_budget(bench: Bench, first: str) -> None:
+    saver = BoundSaver(InMemorySaver())
+    graph = alone(wire_money, saver=saver, executor=bench.executor, grants={"wire_money": Ceiling(calls=1)})
+    calls = asked(("wire_money", {"amount": 1}))
+    graph.update_state(thread(), {"messages": [("user", "go")]}, as_node="__start__")
+    if first == "original":
+        graph.invoke(calls, thread())
+    saver.copy_thread("t", "copy")
+    saver.copy_thread("copy", "copy of the copy")
+    for name in ("copy of the copy", "copy", "t"):
+        graph.invoke(calls, thread(name))
+    assert RAN == ["wire_money 1"]
+    assert len([code for _, code in bench.told if code == "spent"]) == (3 if first == "original" else 2)
+    assert copied_from(saver, "copy of the copy") == "t"
+    assert copied_from(None, "copy") is copied_from(InMemorySaver(), "copy") is None
+    graph.invoke(calls, thread("of its own"))
+    assert len(RAN) == 2, "who is nobody's copy has a budget"
+
+
+def test_a_thread_that_is_overwritten_by_a_copy_has_what_is_left_of_the_others_budget(bench: Bench) -> None:
+    authority, spec = bench.executor.authority, read_tool({"name": "pay"})
+    ceiling = Ceiling(calls=1)
+    for session in ("t", "other"):
+        authority.grant(Place("a", session, "1"), spec, ceiling)
+    authority.follow("a", "t", "other")
+    for session, spent in (("t", None), ("other", "spent")):
+        place = Place("a", session, "2")
+        asks = Asked(holder_of(spec, "a", session=session, task="2"), {}, "external")
+        found = authority.spend(authority.grant(place, spec, ceiling), asks)
+        assert (found and found.code) == spent
 
 
 def test_what_is_kept_for_one_tenant_tells_another_nothing_not_even_that_it_is_there(bench: Bench) -> None:

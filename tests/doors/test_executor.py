@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-import textwrap
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +17,9 @@ from langgraph.types import Command, interrupt
 
 from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, tool_node, wrap
 from sostenuto.runtime.execute.executor import Executor
+from sostenuto.runtime.execute.key import call_key
 from sostenuto.runtime.execute.policy import Policy
 from sostenuto.tools.contracts import Contract
-from sostenuto.tools.limits import Limits
 
 from .conftest import Say, idle, said
 
@@ -222,6 +217,35 @@ def test_a_node_that_runs_again_after_an_answer_does_not_run_again_what_is_over(
     assert [each.content for each in results(ended)] == ["booked 1", "paid", "booked 3"]
 
 
+@BOTH
+def test_a_node_that_runs_again_elsewhere_gives_a_tool_the_same_key_for_the_same_call(run: Callable[..., Any]) -> None:
+    keys: list[tuple[str, str]] = []
+    saver = InMemorySaver()
+    config = {"configurable": {"thread_id": "t"}}
+
+    @tool
+    def book(n: int) -> str:
+        """Books."""
+        keys.append((f"book {n}", call_key()))
+        return "booked"
+
+    @tool
+    def pay(n: int) -> str:
+        """Pays, if somebody says yes."""
+        keys.append((f"pay {n}", call_key()))
+        return str(interrupt("may I?"))
+
+    calls = asked(("book", {"n": 1}), ("pay", {"n": 2}))
+    run(alone(book, pay, saver=saver, executor=Executor()), calls, config)
+    run(alone(book, pay, saver=saver, executor=Executor()), Command(resume="yes"), config)  # as another process would
+    assert [name for name, _ in keys] == ["book 1", "pay 2"] * 2
+    assert keys[:2] == keys[2:]
+    assert len({key for _, key in keys} - {""}) == 2
+    run(alone(book, pay, saver=saver, executor=Executor()), calls, {"configurable": {"thread_id": "u"}})
+    assert keys[4][1] not in (keys[0][1], "")
+    assert call_key() == "", "outside of a call there is none"
+
+
 def test_a_write_that_was_cut_off_is_never_made_again() -> None:
     begun: list[int] = []
     inside = asyncio.Event()
@@ -273,50 +297,6 @@ def test_an_executor_and_a_timeout_are_two_answers_to_one_question() -> None:
         ToolGuard(timeout=3, executor=Executor())
     with pytest.raises(ValueError, match="timeout"):
         tool_node([], timeout=-1)
-
-
-SERVER = """
-    import os, pathlib, sys, time
-    from mcp.server.fastmcp import FastMCP
-    server = FastMCP("there")
-    @server.tool()
-    def work(n: int) -> str:
-        pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
-        while n: time.sleep(0.01)
-        return f"from {os.getpid()}"
-    server.run()
-"""
-
-
-@pytest.mark.parametrize(("contract", "told"), [(READ, "failed"), (WRITE, "not known")])
-def test_an_mcp_server_that_is_killed_in_a_call_is_told_and_the_next_call_meets_a_new_one(
-    tmp_path: Path, contract: Contract, told: str
-) -> None:
-    adapters = pytest.importorskip("langchain_mcp_adapters.client")
-    program, pid = tmp_path / "server.py", tmp_path / "pid"
-    program.write_text(textwrap.dedent(SERVER))
-    client = adapters.MultiServerMCPClient(
-        {"there": {"command": sys.executable, "args": [str(program), str(pid)], "transport": "stdio"}}
-    )
-
-    async def kill() -> int:
-        while not (pid.exists() and pid.read_text()):  # noqa: ASYNC110  # another process says so
-            await asyncio.sleep(0.01)
-        number = int(pid.read_text())
-        os.kill(number, signal.SIGKILL)
-        return number
-
-    async def run() -> tuple[list[ToolMessage], list[ToolMessage], int]:
-        tools = await client.get_tools()
-        graph = alone(*tools, executor=Executor(Policy({"work": contract}, default=Limits(timeout=60))))
-        killed = asyncio.create_task(kill())
-        first = results(await graph.ainvoke(asked(("work", {"n": 1}))))
-        return first, results(await graph.ainvoke(asked(("work", {"n": 0})))), await killed
-
-    first, second, number = asyncio.run(run())
-    assert (first[0].status, told in str(first[0].content)) == ("error", True)
-    assert second[0].status == "success"
-    assert str(number) not in str(second[0].content)
 
 
 def test_nothing_is_held_of_a_model_whose_tools_went_wrong(model: ChatSostenuto, say: Say) -> None:

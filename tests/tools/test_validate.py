@@ -18,8 +18,8 @@ from sostenuto.tools import (
     loads,
     read_tool,
     read_tools,
-    result_validators,
 )
+from sostenuto.tools.contracts import checker
 from sostenuto.tools.ids import flattened
 from sostenuto.tools.patterns import compiled, plain, reach, why_unsafe
 from sostenuto.tools.work import MAX_DEPTH, Size, measure, work
@@ -240,7 +240,7 @@ def test_ten_megabytes_and_five_thousand_levels_are_stopped_before_they_are_read
             loads(text)
 
 
-RETURNS = {
+RETURNS: Any = {
     "name": "now",
     "inputSchema": {"type": "object", "properties": {}},
     "outputSchema": {"type": "object", "properties": {"hour": {"type": "integer"}}, "required": ["hour"]},
@@ -249,11 +249,12 @@ RETURNS = {
 
 def test_a_result_is_checked_against_what_its_tool_says_it_returns() -> None:
     tools = read_tools([RETURNS, {"name": "later"}])
-    checks = result_validators(tools)
-    assert set(checks) == {"now"}
-    assert judge_result({"hour": 5, "more": 1}, checks["now"]) == ()
-    assert judge_result({"hour": "5"}, checks["now"])[0].path == "/hour"
-    assert "required" in judge_result({}, checks["now"])[0].message
+    assert [tool.returns for tool in tools] == [RETURNS["outputSchema"], None]
+    check = checker(RETURNS["outputSchema"])
+    assert check is checker(dict(RETURNS["outputSchema"])), "made once"
+    assert judge_result({"hour": 5, "more": 1}, check) == ()
+    assert judge_result({"hour": "5"}, check)[0].path == "/hour"
+    assert "required" in judge_result({}, check)[0].message
 
 
 @pytest.mark.parametrize("result", [float("nan"), {1, 2}, b"x", ["x" * 1_000_001], {"a": "\ud800"}])

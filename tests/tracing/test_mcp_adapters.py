@@ -12,7 +12,9 @@ from opentelemetry.trace import SpanKind
 from .conftest import Scripted, Spans
 from .mcp_peers import connected, new_server
 
-adapters: Any = pytest.importorskip("langchain_mcp_adapters.tools", reason="needs the package langchain-mcp-adapters")
+adapters: Any = pytest.importorskip(
+    "langchain_mcp_adapters.tools", reason="needs langchain-mcp-adapters: make test-mcp", exc_type=ImportError
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

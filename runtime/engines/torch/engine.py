@@ -15,7 +15,7 @@ from ....kvstore.seal import veil
 from ....scheduler import TYPICAL, Demand, Grow, Pace, Start, TurnId
 from ....tools import GrammarRefused
 from ...detokenize import Detokenizer
-from ...errors import GrammarStuck, NotFinite
+from ...errors import Blocked, GrammarStuck, NotFinite
 from .. import Capabilities, End, Job, Said
 from .model import Model, Piece
 from .sample import Picked, Sampler
@@ -245,7 +245,12 @@ class TorchEngine:
             if piece.wants:
                 try:
                     said.append(self._say(line, len(piece.tokens), logits[row]))
-                except (GrammarStuck, GrammarRefused, NotFinite) as fault:  # no affair of the others in the batch
+                except (
+                    Blocked,
+                    GrammarStuck,
+                    GrammarRefused,
+                    NotFinite,
+                ) as fault:  # no affair of the others in the batch
                     said.append(Said(line.job.turn, len(piece.tokens), fault=fault))
                 row += 1
             else:
@@ -307,6 +312,8 @@ class TorchEngine:
         if job.forced is not None:
             picked = Picked(job.forced[count], 0.0, ())
         else:
+            for watch in job.watches:
+                logits = watch.look(job.tokens[job.prompt :], logits)
             picked = line.sampler.pick(logits, job.grammar.mask() if job.grammar is not None else None)
         token = picked.token
         ended = token in self.model.eos if job.forced is None else count + 1 == len(job.forced)
