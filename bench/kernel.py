@@ -16,6 +16,7 @@ from collections import defaultdict
 from time import perf_counter, thread_time
 
 from sostenuto.kvstore import Ledger, root
+from sostenuto.runtime.learnt import load_policy
 from sostenuto.runtime.simulating import Pool, kernel_for
 from sostenuto.runtime.traces import Arrangement, arranged, open_trace
 from sostenuto.scheduler import (
@@ -34,7 +35,6 @@ from sostenuto.scheduler import (
     ToolEnded,
     ToolStarted,
     TurnId,
-    named,
 )
 from sostenuto.scheduler.simulator import STATED, Conditions, simulate
 
@@ -51,7 +51,7 @@ class World:
     """Programs that come, run, call tools and come back. `times` are microseconds by kind of event."""
 
     def __init__(self, live: int, policy: str, seed: int) -> None:
-        chosen = named(policy)
+        chosen = load_policy(policy)
         self.kernel = Kernel(Ledger(max(live * 3 // 2, 200), PAGE, rank=chosen.evict), chosen)
         self.times: dict[str, list[float]] = defaultdict(list)
         self.running: dict[TurnId, int] = {}
@@ -137,7 +137,7 @@ def _day(mix: str, policy: str, seed: int) -> str:
     """A day in the simulator."""
     workload = arranged(open_trace(f"generated:{mix}:day", seed=seed), Arrangement(seed=seed))
     conditions = Conditions(STATED)
-    kernel = kernel_for(named(policy), Pool(POOL), workload.granule, conditions)
+    kernel = kernel_for(load_policy(policy), Pool(POOL), workload.granule, conditions)
     begun = perf_counter()
     tally = simulate(kernel, workload, conditions)
     took = perf_counter() - begun

@@ -3,9 +3,12 @@
 python -P -m sostenuto.bench.live_vs_sim [--trace F --scale 16 --policies forgetful sostenuto continuum --users 8]
 
 The engine is calibrated first, for policies to read. Each policy then runs the same sessions on an engine of its own,
-with as many users; answers are forced to be those of the trace, and every step is timed. The simulator runs the same
-sessions on a device that is fitted to the steps of that run: whatever else the machine did meanwhile is in both.
-Tokens are one for `--scale` of the trace, pauses are divided by `--scale-pauses`; no figure depends on what is said.
+with as many users, `--laps` times in different orders; answers are forced to be those of the trace, and every step is
+timed. The simulator runs the same laps on the calibrated device, as much slower as the steps of those runs were, and
+with as much more for each step: whatever else the machine did meanwhile is in both. Who evicts whom hangs on
+milliseconds, so one run says little: what is simulated is a mean over draws in which pauses differ by a hundredth,
+told with its spread. Tokens are one for `--scale` of the trace, pauses are divided by `--scale-pauses`; no figure
+depends on what is said. With the packaged model it takes about seven minutes on two cores.
 """
 
 from __future__ import annotations
@@ -17,27 +20,31 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from random import Random
+from statistics import fmean, pstdev
 from time import perf_counter, sleep
 
 import torch
 
 from sostenuto.bench.policies import trace_file
 from sostenuto.bench.report import machine
-from sostenuto.runtime.calibrate import POOL_TOKENS, Stepped, calibrate, fit, off
+from sostenuto.runtime.calibrate import POOL_TOKENS, Effort, Stepped, calibrate, off
 from sostenuto.runtime.engines import Said
 from sostenuto.runtime.engines.torch.engine import Step, TorchEngine
 from sostenuto.runtime.engines.torch.model import Model
 from sostenuto.runtime.engines.torch.weights import locate
+from sostenuto.runtime.learnt import load_policy
 from sostenuto.runtime.loop import Loop
 from sostenuto.runtime.request import Request
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.simulating import Pool, kernel_for
 from sostenuto.runtime.ticket import Ended
 from sostenuto.runtime.traces import Arrangement, arranged, open_trace
-from sostenuto.scheduler import Closed, Costs, ProgramId, Setting, ToolEnded, ToolStarted, named
+from sostenuto.scheduler import Closed, Costs, ProgramId, Setting, ToolEnded, ToolStarted
 from sostenuto.scheduler.simulator import Conditions, Session, Workload, load_of, simulate
 
 OUT = Path(__file__).parent / "results" / "live_vs_sim.json"
+CALIBRATE_S = 40.0
 RECOMPUTED, RATIO = 0.15, 0.25
 """How far simulated and live may lie apart: recomputed tokens, and mean JCT relative to the first policy's."""
 
@@ -51,6 +58,8 @@ class Seen:
     reused_share: float
     recomputed_tokens: int
     preemptions: int
+    spread_tokens: int = 0
+    """By how much recomputed tokens differ between draws: their standard deviation."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,20 +71,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--sessions", type=int, default=24)
     parser.add_argument("--pressure", type=float, default=2.5, help="working set over pool (default: %(default)s)")
+    parser.add_argument("--laps", type=int, default=3, help="runs of all sessions, each in another order")
+    parser.add_argument("--draws", type=int, default=8, help="simulations of each lap")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args(arguments)
     model = Model.load(locate(asked.model))
     with tempfile.TemporaryDirectory() as folder:
-        measured = calibrate(TorchEngine(model, pool_tokens=POOL_TOKENS), near=Path(folder), clock=perf_counter)
+        engine = TorchEngine(model, pool_tokens=POOL_TOKENS)
+        measured = calibrate(engine, near=Path(folder), clock=perf_counter, effort=Effort(seconds=CALIBRATE_S))
     costs = Costs.read(measured["costs"])
-    workload = _workload(asked)
-    load = load_of(workload.sessions, 1, costs)
+    laps = [_workload(asked, asked.seed + lap) for lap in range(asked.laps)]
+    load = load_of(laps[0].sessions, 1, costs)
     pool = Pool(round(load.wanted(asked.users) / asked.pressure), page=model.shape.page)
     at = {
         "machine": machine(asked.seed, torch.get_num_threads()),
-        "trace": workload.name,
+        "trace": laps[0].name,
+        "laps": asked.laps,
+        "draws": asked.draws,
         "sessions": load.sessions,
         "calls": load.calls,
         "users": asked.users,
@@ -91,9 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(at), flush=True)
     rows = {}
     for name in asked.policies:
-        real, steps = live(name, workload, pool, Conditions(costs, asked.users), model)
+        real, steps = live(name, laps, pool, Conditions(costs, asked.users), model)
         took = fitted(steps, costs)
-        rows[name] = (simulated(name, workload, pool, (Conditions(costs), Conditions(took, asked.users))), real)
+        known = (Conditions(costs), Conditions(took, asked.users))
+        rows[name] = (simulated(name, drawn(laps, asked.draws), pool, known), real)
         apart = off(took, steps)
         print(f"{name}: {len(steps)} steps, half of them less than {apart:.0%} off; {took.data()}", flush=True)
         print("\n".join(table(name, *rows[name], first=len(rows) == 1)), flush=True)
@@ -102,21 +117,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.out.write_text(json.dumps(at | {"rows": told}, indent=1) + "\n", encoding="utf-8")
 
 
-def simulated(policy: str, workload: Workload, pool: Pool, known: tuple[Conditions, Conditions]) -> Seen:
-    """The same kernel, which reads the first costs, on a device that has the second ones."""
+def drawn(laps: Sequence[Workload], draws: int) -> list[list[Workload]]:
+    """The laps, so many times, each time with pauses that are longer or shorter by a hundredth at most."""
+
+    def other(lap: Workload, chance: Random) -> Workload:
+        sessions = [
+            replace(one, calls=tuple(replace(c, pause=c.pause * chance.uniform(0.99, 1.01)) for c in one.calls))
+            for one in lap.sessions
+        ]
+        return replace(lap, sessions=sessions)
+
+    return [[other(lap, Random(f"{draw} {number}")) for number, lap in enumerate(laps)] for draw in range(draws)]
+
+
+def simulated(
+    policy: str, draws: Sequence[Sequence[Workload]], pool: Pool, known: tuple[Conditions, Conditions]
+) -> Seen:
+    """The same kernel, which reads the first costs, on a device that has the second ones: the mean over the draws."""
     read, real = known
-    tally = simulate(kernel_for(named(policy), pool, 1, read), workload, real)
-    return _seen(
-        list(tally.jcts), list(tally.resumed), (tally.prompt, tally.reused, tally.recomputed), tally.preemptions
+    every = [[simulate(kernel_for(load_policy(policy), pool, 1, read), lap, real) for lap in laps] for laps in draws]
+    tallies = [tally for each in every for tally in each]
+    counts = (sum(one.prompt for one in tallies), sum(one.reused for one in tallies))
+    recomputed = [sum(tally.recomputed for tally in each) for each in every]
+    seen = _seen(
+        [jct for one in tallies for jct in one.jcts],
+        [wait for one in tallies for wait in one.resumed],
+        (*counts, round(fmean(recomputed))),
+        round(sum(one.preemptions for one in tallies) / len(every)),
     )
+    return replace(seen, spread_tokens=round(pstdev(recomputed)))
 
 
 def fitted(steps: Sequence[Stepped], costs: Costs) -> Costs:
-    """What steps took, so that all of them together take as long; chunks and ways to tiers are the engine's."""
-    found = fit(steps, (), chunk=costs.chunk, source="the steps of the live run")
-    share = sum(one.seconds for one in steps) / sum(found.step(one.prompts, one.turns, one.seen) for one in steps)
-    numbers = {name: getattr(found, name) * share for name in ("step_s", "token_s", "pair_s", "turn_s", "seen_s")}
-    return replace(found, links=costs.links, **numbers)
+    """The calibrated device, slower by a share and by so much for each step, as the steps of a run were.
+
+    Two numbers, by least squares of relative errors; then all of it so that the steps take as long together. Chunks
+    and ways to tiers stay the engine's.
+    """
+    known = [costs.step(one.prompts, one.turns, one.seen) for one in steps]
+    rows = [(1 / one.seconds, each / one.seconds) for one, each in zip(steps, known, strict=True)]
+    aa, ab, bb = (sum(x[i] * x[j] for x in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
+    a, b = sum(x for x, _ in rows), sum(y for _, y in rows)
+    scale = aa * bb - ab * ab
+    more, share = ((a * bb - b * ab) / scale, (b * aa - a * ab) / scale) if scale > 1e-9 * aa * bb else (0.0, b / bb)
+    if min(more, share) < 0:
+        more, share = (0.0, b / bb) if more < 0 else (a / aa, 0.0)
+    whole = sum(one.seconds for one in steps) / sum(more + share * each for each in known)
+    numbers = {
+        name: getattr(costs, name) * share * whole for name in ("step_s", "token_s", "pair_s", "turn_s", "seen_s")
+    }
+    numbers["step_s"] += more * whole
+    return replace(costs, source="the steps of the live run", **numbers)
 
 
 class Timed(TorchEngine):
@@ -143,19 +194,25 @@ class Timed(TorchEngine):
 
 
 def live(
-    policy: str, workload: Workload, pool: Pool, conditions: Conditions, model: Model
+    policy: str, laps: Sequence[Workload], pool: Pool, conditions: Conditions, model: Model
 ) -> tuple[Seen, Sequence[Stepped]]:
-    """The loop on a real engine; tools are sleeps. With it, what its steps took."""
-    engine = Timed(model, pool_tokens=pool.tokens)
-    with Loop(engine, named(policy), setting=Setting(costs=conditions.costs)) as loop:
-        run = _Live(loop, iter(list(workload.sessions)), model.vocab)
-        users = [threading.Thread(target=run.user) for _ in range(conditions.users or 1)]
-        for user in users:
-            user.start()
-        for user in users:
-            user.join()
-    counts = (run.prompt, run.reused, run.recomputed)
-    return _seen(run.jcts, run.resumed, counts, run.preemptions), engine.steps
+    """The loop on a real engine, anew for each lap; tools are sleeps. With it, what its steps took."""
+    steps: list[Stepped] = []
+    runs = []
+    for lap in laps:
+        engine = Timed(model, pool_tokens=pool.tokens)
+        with Loop(engine, load_policy(policy), setting=Setting(costs=conditions.costs)) as loop:
+            run = _Live(loop, iter(list(lap.sessions)), model.vocab)
+            users = [threading.Thread(target=run.user) for _ in range(conditions.users or 1)]
+            for user in users:
+                user.start()
+            for user in users:
+                user.join()
+        runs.append(run)
+        steps += engine.steps
+    counts = (sum(run.prompt for run in runs), sum(run.reused for run in runs), sum(run.recomputed for run in runs))
+    jcts, resumed = [each for run in runs for each in run.jcts], [each for run in runs for each in run.resumed]
+    return _seen(jcts, resumed, counts, sum(run.preemptions for run in runs)), steps
 
 
 _Words = tuple[tuple[int, ...], tuple[int, ...]]
@@ -242,8 +299,9 @@ def table(name: str, sim: Seen, real: Seen, *, first: bool) -> list[str]:
     head = f"{'':<14}{'':<11}{'JCT mean':>10}{'TTFT p50':>10}{'reused':>9}{'recomputed':>12}{'preempted':>11}"
     lines = [head] if first else []
     for what, seen in (("simulated", sim), ("live", real)):
+        spread = f"   +- {seen.spread_tokens}" if seen.spread_tokens else ""
         numbers = f"{seen.jct_mean_s:>10.2f}{seen.ttft_resume_p50_s:>10.3f}{seen.reused_share:>9.3f}"
-        lines.append(f"{name:<14}{what:<11}{numbers}{seen.recomputed_tokens:>12}{seen.preemptions:>11}")
+        lines.append(f"{name:<14}{what:<11}{numbers}{seen.recomputed_tokens:>12}{seen.preemptions:>11}{spread}")
     return lines
 
 
@@ -268,12 +326,12 @@ def _verdict(off: float, most: float) -> str:
     return f"within {most:.0%}" if abs(off) <= most else f"NOT within {most:.0%}"
 
 
-def _workload(asked: argparse.Namespace) -> Workload:
+def _workload(asked: argparse.Namespace, seed: int) -> Workload:
     name = asked.trace or trace_file("lmcache_miniswe.jsonl.gz") or f"generated:shell:{asked.sessions}"
     arrangement = Arrangement(
-        seed=asked.seed, users=asked.users, sessions=asked.sessions, tokens=asked.scale, pauses=asked.scale_pauses
+        seed=seed, users=asked.users, sessions=asked.sessions, tokens=asked.scale, pauses=asked.scale_pauses
     )
-    workload = arranged(open_trace(name, granule=asked.scale, seed=asked.seed), arrangement)
+    workload = arranged(open_trace(name, granule=asked.scale, seed=seed), arrangement)
     # All at once within two seconds, for a real clock has to wait for them.
     begun = [replace(one, at=one.at / 15) for one in workload.sessions]
     return replace(workload, name=Path(name).name, sessions=begun)

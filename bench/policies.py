@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,7 @@ def _cells(asked: argparse.Namespace) -> Iterator[Cell]:
             continue
         sessions = min(trace.sessions, asked.sessions or trace.sessions)
         half = asked.half if trace.half else None
-        run_as = Trace(trace.name, trace.source, trace.users, sessions, half)
+        run_as = replace(trace, sessions=sessions, half=half)
         for pressure in PRESSURES:
             for seed in range(asked.seeds):
                 yield Cell(run_as, pressure, seed)

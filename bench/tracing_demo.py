@@ -18,6 +18,7 @@ from sostenuto.runtime.demo.tasks import load_tasks
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.engines.torch.model import Model
 from sostenuto.runtime.engines.torch.weights import locate
+from sostenuto.scheduler import named
 from sostenuto.tracing import instrument
 
 from .report import machine
@@ -34,7 +35,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(1)  # threads that wait for each other burn what they are given
     model = Model.load(locate(None))
-    live = Live(load_tasks()[:1], asked.turns, "sostenuto")
+    live = Live(load_tasks()[:1], asked.turns, named("sostenuto"))
 
     def once() -> tuple[float, float]:
         gc.collect()

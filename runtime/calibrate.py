@@ -2,18 +2,22 @@
 
 Prompts of several lengths behind contexts of several lengths, steps in which several turns decode, copies to host
 memory and to a disk and back: each at its best of a few runs, because what else the machine does is not to be fitted.
-What was measured stays in the file beside what was fitted, so that anybody can see how well it fits.
+All are run in turn, round by round, so that a busy moment spoils one run of each and not all runs of one; the first
+round only warms up. More work is never done sooner, so what took longer than something larger was disturbed and counts
+as the larger. Time is bounded: rounds end with it, and on a slow machine the largest pieces of work are left out.
+What was measured stays in the file beside what was fitted, with how far runs lay apart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 from ..kvstore import RAW, root
@@ -21,15 +25,29 @@ from ..kvstore.record import Block, links, pack, unpack
 from ..kvstore.record import Link as Chained
 from ..kvstore.tiers import DiskTier, HostTier, Tier
 from ..scheduler.costs import Costs, Link
-from .engines import StepEngine
+from .engines import Paced, StepEngine
+from .learnt import FORMAT
 
-FORMAT = 1
 TOKENS = (16, 64, 256, 512)
 BEHIND = (0, 512, 2048)
 TURNS = (1, 2, 4, 8)
 COPIED = (64, 512, 2048)
+_FIGURES = ("step_s", "token_s", "pair_s", "turn_s", "seen_s")
+BUSY = 0.25
+"""Where runs of the same lie so far apart something else has run beside them."""
 POOL_TOKENS = 17_408
 """Room for eight turns behind the longest of these contexts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """So many runs of each, or so many seconds: whichever is over first. Half of them are for copies."""
+
+    runs: int = 5
+    seconds: float = 90.0
+
+
+_DEFAULT = Effort()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,44 +78,91 @@ class Tried(StepEngine, Protocol):
         ...
 
 
-def steps(engine: Tried, *, clock: Callable[[], float], runs: int = 3) -> list[Stepped]:
-    """Measure steps of prompts, and steps in which turns decode."""
-    pool, found = engine.room // len(engine.groups) * engine.page, []
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What pieces of work took: those that there was time for, each the seconds of its runs."""
+
+    taken: tuple[tuple[float, ...], ...]
+
+    @property
+    def best(self) -> tuple[float, ...]:
+        """Of each its quickest run."""
+        return tuple(map(min, self.taken))
+
+    @property
+    def apart(self) -> float:
+        """By what share the middle run of a piece of work lies above its quickest, in the middle of all."""
+        each = sorted(median(runs) / min(runs) - 1 for runs in self.taken)
+        return each[len(each) // 2] if each else 0.0
+
+
+def rounds(works: Sequence[Callable[[], object]], effort: Effort, clock: Callable[[], float]) -> Rounds:
+    """Run these, from small to large, round by round. The first warms up, and says how many there is time for."""
+    start = last = clock()
+    until = start + effort.seconds / 2
+    count = 0
+    for work in works:
+        work()
+        count += 1
+        now = clock()
+        # The next may be four times as large; and all of them are to be run once more at least.
+        if now - start + 4 * (now - last) > effort.seconds / 4:
+            break
+        last = now
+    taken: list[list[float]] = [[] for _ in range(count)]
+    for _ in range(effort.runs):
+        for work, runs in zip(works[:count], taken, strict=True):
+            begun = clock()
+            work()
+            runs.append(clock() - begun)
+        if clock() > until:
+            break
+    return Rounds(tuple(map(tuple, taken)))
+
+
+def steps(engine: Tried, *, clock: Callable[[], float], effort: Effort = _DEFAULT) -> tuple[list[Stepped], float]:
+    """Measure steps of prompts, and steps in which turns decode; with it, how far runs lay apart."""
+    pool = engine.room // len(engine.groups) * engine.page
     longest = min(engine.longest, pool)
     contexts = sorted({min(behind, longest // 2 // engine.page * engine.page) for behind in BEHIND})
-    for behind in contexts:
-        for tokens in TOKENS:
-            if behind + tokens <= longest:
-                pieces = [(tokens, behind)]
-                seconds = _best(partial(engine.trial, pieces), runs, clock)
-                found.append(Stepped(tuple(pieces), 0, 0, seconds))
-    for behind in contexts[1:]:
-        for turns in TURNS:
-            if turns * (behind + engine.page) <= pool:
-                seconds = _best(partial(engine.trial, [(1, behind)] * turns), runs, clock)
-                found.append(Stepped((), turns, turns * behind, seconds))
-    return found
+    wanted = [[(n, behind)] for behind in contexts for n in TOKENS if behind + n <= longest]
+    wanted += [[(1, b)] * n for b in contexts[1:] for n in TURNS if n * (b + engine.page) <= pool]
+    wanted.sort(key=lambda pieces: (sum(n for n, _ in pieces), sum(behind for _, behind in pieces)))
+    run = rounds([partial(engine.trial, pieces) for pieces in wanted], effort, clock)
+    found = [_stepped(pieces, seconds) for pieces, seconds in zip(wanted, run.best, strict=False)]
+    return undisturbed(found), run.apart
+
+
+def undisturbed(stepped: Sequence[Stepped]) -> list[Stepped]:
+    """The same, each at the time of the quickest that does at least as much of the same kind."""
+    return [replace(one, seconds=min(more.seconds for more in stepped if _covers(more, one))) for one in stepped]
 
 
 async def copies(
-    engine: StepEngine, tiers: Sequence[Tier], *, clock: Callable[[], float], runs: int = 3
+    engine: StepEngine, tiers: Sequence[Tier], *, clock: Callable[[], float], effort: Effort = _DEFAULT
 ) -> list[Copied]:
     """Measure copies of pages to these tiers and back, as a mover makes them."""
     found = []
     seal = engine.seal("default", engine.fingerprint, RAW)
+    sizes = [tokens for tokens in COPIED if tokens <= engine.page * engine.room]
+    until = clock() + effort.seconds / 2
     for tier in tiers:
-        for tokens in COPIED:
-            if tokens > engine.page * engine.room:
-                continue
-            out = back = float("inf")
-            for run in range(runs):
-                chain = links(range(tokens), engine.page, root(model=f"run {run}"))
+        taken: dict[int, list[tuple[float, float]]] = {tokens: [] for tokens in sizes}
+        for run in range(effort.runs + 1):
+            for tokens in sizes:
+                chain = links(range(tokens), engine.page, root(model=f"run {run} of {tokens}"))
                 begun = clock()
                 await _store(engine, tier, chain, seal.digest)
                 stored = clock()
                 await _fetch(engine, tier, chain)
-                out, back = min(out, stored - begun), min(back, clock() - stored)
-            found.append(Copied(tier.name, tokens, out, back))
+                taken[tokens].append((stored - begun, clock() - stored))
+            if run and clock() > until:
+                break
+        least_out = least_back = inf
+        for tokens in reversed(sizes):  # a smaller copy takes no longer than a larger one
+            least_out = min(least_out, *(out for out, _ in taken[tokens][1:]))
+            least_back = min(least_back, *(back for _, back in taken[tokens][1:]))
+            found.append(Copied(tier.name, tokens, least_out, least_back))
     return found
 
 
@@ -125,26 +190,28 @@ def off(costs: Costs, stepped: Sequence[Stepped]) -> float:
 
 
 def calibrate(
-    engine: Tried, *, near: Path, clock: Callable[[], float], runs: int = 3, machine: str = ""
+    engine: Tried, *, near: Path, clock: Callable[[], float], effort: Effort = _DEFAULT, machine: str = ""
 ) -> dict[str, Any]:
     """All of it, as plain data for a file. The disk is measured in a folder of its own in `near`, which it leaves."""
-    stepped = steps(engine, clock=clock, runs=runs)
+    stepped, apart = steps(engine, clock=clock, effort=effort)
 
     async def both() -> list[Copied]:
         with tempfile.TemporaryDirectory(dir=near) as folder:
             tiers: list[Tier] = [HostTier(verify=False), DiskTier.open(Path(folder))]
             try:
-                return await copies(engine, tiers, clock=clock, runs=runs)
+                return await copies(engine, tiers, clock=clock, effort=effort)
             finally:
                 for tier in tiers:
                     await tier.aclose()
 
     copied = asyncio.run(both())
-    costs = fit(stepped, copied, chunk=max(TOKENS), source=f"{engine.name} on {machine or 'this machine'}")
+    chunk = engine.pace.most if isinstance(engine, Paced) else max(TOKENS)
+    costs = fit(stepped, copied, chunk=chunk, source=f"{engine.name} on {machine or 'this machine'}")
     return {
         "format": FORMAT,
         "costs": costs.data(),
         "off": off(costs, stepped),
+        "apart": apart,
         "steps": [{"prompts": s.prompts, "turns": s.turns, "seen": s.seen, "seconds": s.seconds} for s in stepped],
         "copies": [{"tier": c.tier, "tokens": c.tokens, "out_s": c.out_s, "back_s": c.back_s} for c in copied],
     }
@@ -163,31 +230,37 @@ def told(found: dict[str, Any]) -> str:
         f"  {tier}: {link.start_s * 1e3:.2f} ms, {link.out_s * 1e6:.1f} us a token there, {link.back_s * 1e6:.1f} back"
         for tier, link in costs.links.items()
     ]
-    return "\n".join([*lines, f"  half of the {len(found['steps'])} steps are less than {found['off']:.0%} off"])
+    lines.append(f"  half of the {len(found['steps'])} steps are less than {found['off']:.0%} off")
+    if found["apart"] > BUSY:
+        lines.append(
+            f"  runs of the same lay {found['apart']:.0%} apart: something else runs here, measure again when it rests"
+        )
+    return "\n".join(lines)
 
 
-def read_costs(path: Path) -> Costs:
-    """What `sostenuto calibrate` wrote. ValueError, with what is wrong, for another file; OSError for none."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        found = data["format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no file of costs: make one with `sostenuto calibrate --out {path}`") from error
-    if found != FORMAT:
-        raise ValueError(f"{path}: found costs of format {found!r}; expected {FORMAT}: calibrate anew")
-    try:
-        return Costs.read(data["costs"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: {error}: calibrate anew") from error
+def literal(costs: Costs) -> str:
+    """As `scheduler.costs.TYPICAL` is written: two digits of each figure."""
+    links = ", ".join(
+        f'"{tier}": Link({link.start_s:.1e}, {link.out_s:.1e}, {link.back_s:.1e})' for tier, link in costs.links.items()
+    )
+    figures = "\n".join(f"    {name}={getattr(costs, name):.1e}," for name in _FIGURES)
+    return (
+        f"TYPICAL = Costs(\n{figures}\n    links=MappingProxyType({{{links}}}),\n"
+        '    source="a small model on two cores: in the place of what was not measured",\n)'
+    )
 
 
-def _best(work: Callable[[], object], runs: int, clock: Callable[[], float]) -> float:
-    taken = []
-    for _ in range(runs + 1):  # the first one warms up
-        begun = clock()
-        work()
-        taken.append(clock() - begun)
-    return min(taken[1:])
+def _stepped(pieces: Sequence[tuple[int, int]], seconds: float) -> Stepped:
+    if pieces[0][0] > 1:
+        return Stepped(tuple(pieces), 0, 0, seconds)
+    return Stepped((), len(pieces), sum(behind for _, behind in pieces), seconds)
+
+
+def _covers(more: Stepped, one: Stepped) -> bool:
+    if not one.prompts or not more.prompts:
+        return not (one.prompts or more.prompts) and more.turns >= one.turns and more.seen >= one.seen
+    (tokens, behind), (most, far) = one.prompts[0], more.prompts[0]
+    return most >= tokens and far >= behind
 
 
 async def _store(engine: StepEngine, tier: Tier, chain: Sequence[Chained], seal: bytes) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import cast
 
 from ..kvstore import KVError
-from ..scheduler import POLICIES, TYPICAL, Forecasts, NotTheSame, Setting
+from ..scheduler import POLICIES, TYPICAL, Costs, Forecasts, NotTheSame, Setting
 from ..tools import ToolError
 from ..tracing import Options as Tracing
 from ..tracing import TracingError, provider, use
 from .below import Tiers
-from .calibrate import read_costs
 from .cli_audit import audit_options, audit_shown
 from .cli_kv import kv_options, kv_shown
 from .cli_plan import plan_options, plan_shown
@@ -30,7 +29,7 @@ from .errors import SostenutoError
 from .guards_file import read_guards
 from .host import Host
 from .journal import replay
-from .learnt import load_policy, read_forecasts, write_forecasts
+from .learnt import load_policy, read_costs, read_forecasts, write_forecasts
 from .opening import ENGINES, Wanted, open_engine
 from .report import page
 
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     _engine_options(parser)
-    parser.add_argument("--policy", default="sostenuto", choices=sorted(POLICIES), help="who schedules the live run")
+    _policy_option(parser, "who schedules the live run")
     parser.add_argument(
         "--pool-tokens", type=_positive, metavar="N", help="tokens that the pool holds (default: too few for all)"
     )
@@ -90,6 +89,12 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     )
     _trace_options(parser, " (default: in --out)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def _policy_option(parser: argparse.ArgumentParser, what: str) -> None:
+    names = ", ".join(sorted(POLICIES))
+    told = f"{what}: {names}, or FILE.py:NAME for one of your own (default: sostenuto)"
+    parser.add_argument("--policy", default="sostenuto", metavar="NAME", help=told)
 
 
 def _trace_options(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
@@ -128,6 +133,7 @@ def _wanted(options: argparse.Namespace, pool_tokens: int | None) -> Wanted:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    policy = load_policy(options.policy)
     # The demo needs the `local` extra; `sostenuto replay` does not.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from .demo.show import POOL_TOKENS, Options, show
@@ -135,7 +141,7 @@ def _demo(options: argparse.Namespace) -> int:
     return show(
         Options(
             wanted=_wanted(options, options.pool_tokens or (POOL_TOKENS if options.engine == "torch" else None)),
-            policy=options.policy,
+            policy=policy,
             tasks=options.tasks,
             agents=options.agents,
             rounds=options.rounds,
@@ -149,12 +155,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _serve_options(parser: argparse.ArgumentParser) -> None:
     _engine_options(parser)
-    parser.add_argument(
-        "--policy",
-        default="sostenuto",
-        metavar="NAME",
-        help=f"who schedules: {', '.join(sorted(POLICIES))}, or FILE.py:NAME for one of your own (default: sostenuto)",
-    )
+    _policy_option(parser, "who schedules")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="what steps and copies cost: `calibrate` writes it")
     parser.add_argument("--forecasts", type=Path, metavar="FILE", help="keep what is learnt of tools there")
     parser.add_argument("--workers", type=_positive, metavar="N", help="how many tool calls can run at once")
@@ -317,21 +318,30 @@ def _simulate(options: argparse.Namespace) -> int:
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a model directory, a GGUF file or a hub id (default: the packaged one)")
     parser.add_argument("--out", type=Path, default=Path("sostenuto-costs.json"), metavar="FILE")
-    parser.add_argument("--runs", type=_positive, default=3, metavar="N", help="the best of so many runs (default: 3)")
+    parser.add_argument("--runs", type=_positive, default=5, metavar="N", help="the best of so many runs (default: 5)")
+    parser.add_argument(
+        "--seconds", type=_positive, default=90, metavar="S", help="about so long at most, after loading (default: 90)"
+    )
+    parser.add_argument(
+        "--literal", action="store_true", help="print the costs as they stand in scheduler/costs.py too"
+    )
 
 
 def _calibrate(options: argparse.Namespace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from .calibrate import POOL_TOKENS, Tried, calibrate, told
+    from .calibrate import POOL_TOKENS, Effort, Tried, calibrate, literal, told
 
     out: Path = options.out
     if not out.resolve().parent.is_dir():
         raise ValueError(f"--out: there is no folder {out.resolve().parent}")
     engine = open_engine(Wanted(model=options.model, pool_tokens=POOL_TOKENS))
     near, machine = out.resolve().parent, f"{os.cpu_count()} processors"
-    found = calibrate(cast(Tried, engine), near=near, clock=time.perf_counter, runs=options.runs, machine=machine)
+    effort = Effort(options.runs, options.seconds)
+    found = calibrate(cast(Tried, engine), near=near, clock=time.perf_counter, effort=effort, machine=machine)
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{told(found)}\nwritten to {out}")
+    if options.literal:
+        print(literal(Costs.read(found["costs"])))
     return 0
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from ..scheduler import Future, Policy, oracle
 from ..scheduler.simulator import ALPHA, STATED, Conditions, Load, Workload, load_of
-from .calibrate import read_costs
-from .learnt import load_policy
+from .learnt import load_policy, read_costs
 from .simulating import ORACLE, PAGE, Pool, Result, Shown, compared
 from .traces import MIXES, Arrangement, arranged, open_trace
 

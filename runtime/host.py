@@ -21,7 +21,8 @@ from ..tracing import here
 from .answer import Answering
 from .ask import Ask
 from .below import Below, Tiers, owned
-from .engines import End, Speaker, StepEngine, TurnEngine
+from .called import Called
+from .engines import Speaker, StepEngine, TurnEngine
 from .errors import Unable
 from .guards import Guards
 from .hinted import hinted
@@ -175,16 +176,9 @@ class Host:
         answer stands on that and on what follows; ContextLost comes out of it where some of that is gone. Raises
         Unable for what the engine cannot do.
         """
-        if (said or forced) and not self.can.resume:
-            raise Unable(f"{self.engine.name} cannot go on with an answer that was begun: ask anew")
-        if ask.sampling.logprobs and not self.can.logprobs:
-            raise Unable(f"{self.engine.name} does not tell how likely its tokens were: ask without logprobs")
-        if not (is_exact(ask.codec) or self.can.tiers):
-            raise Unable(f"{self.engine.name} keeps its contexts to itself: ask it without the codec {ask.codec}")
+        self._check(ask, begun=bool(said or forced))
         if self.can.tokens:
             tokens = self.voice.check(tokens)
-        if self.guards.watches and not self.can.mask:
-            raise Unable(f"{self.engine.name} shows its logits to nobody: leave the guards that look at them out")
         guarded = self.guards.admit(ask, tokens, lambda: self._made_with(ask), fresh=not (said or forced or remnant))
         number = next(self._numbers)
         begun = tuple(tokens[len(tokens) - said :])
@@ -202,11 +196,7 @@ class Host:
         if guarded.kept is not None:
             return Answering(guarded.kept, parser(), tuple(tokens))
 
-        def tools_called(text: str, reason: End) -> tuple[str, ...]:
-            reader = parser()
-            reader.feed(before + text)
-            return tuple(call.name for call in reader.finish(truncated=reason != "stop").calls)
-
+        called = Called(parser, before, ask.tools) if ask.tools and ask.returns else None
         request = Request(
             program=ask.program or f"alone-{uuid4()}",
             branch=ask.branch,
@@ -215,7 +205,8 @@ class Host:
             tenant=ask.tenant,
             codec=ask.codec,
             said=said,
-            tools_called=tools_called if ask.tools and ask.returns else lambda text, reason: (),
+            tools_called=called.names if called is not None else lambda text, reason: (),
+            shape=called.shape if called is not None else lambda text, reason: "",
             forced=forced,
             tended=bool(ask.program) and ask.tended,
             timeout=ask.timeout,
@@ -225,6 +216,17 @@ class Host:
             watches=self.guards.watches,
         )
         return Answering(self._submitted(request, begun), parser(), request.tokens, before, hears=guarded.hears)
+
+    def _check(self, ask: Ask, *, begun: bool) -> None:
+        """Raises Unable for what the engine cannot do."""
+        if begun and not self.can.resume:
+            raise Unable(f"{self.engine.name} cannot go on with an answer that was begun: ask anew")
+        if ask.sampling.logprobs and not self.can.logprobs:
+            raise Unable(f"{self.engine.name} does not tell how likely its tokens were: ask without logprobs")
+        if not (is_exact(ask.codec) or self.can.tiers):
+            raise Unable(f"{self.engine.name} keeps its contexts to itself: ask it without the codec {ask.codec}")
+        if self.guards.watches and not self.can.mask:
+            raise Unable(f"{self.engine.name} shows its logits to nobody: leave the guards that look at them out")
 
     def _submitted(self, request: Request, begun: tuple[int, ...]) -> Ticket:
         """With a grammar where one is wanted; it is built where no event loop waits for it."""

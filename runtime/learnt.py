@@ -1,14 +1,19 @@
-"""What a schedule is given from files: a policy of one's own, and what was learnt of tools in earlier runs."""
+"""What a schedule is given from files: a policy of one's own, what things cost, what was learnt of tools before."""
 
 from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ..scheduler import Forecasts, Policy, named
+from ..scheduler import Costs, Forecasts, Policy, named
 
 FORMAT = 1
+"""Of files of costs and of forecasts."""
+
+Known = TypeVar("Known")
 
 
 def load_policy(name: str) -> Policy:
@@ -30,18 +35,16 @@ def named_in(file: str, name: str, option: str) -> object:
     return found
 
 
+def read_costs(path: Path) -> Costs:
+    """What `sostenuto calibrate` wrote. ValueError, with what is wrong, for another file; OSError for none."""
+    return _read(path, "costs", lambda data: Costs.read(data["costs"]), f"calibrate anew, with --out {path}")
+
+
 def read_forecasts(path: Path) -> Forecasts:
     """What `write_forecasts` left there; nothing is known where there is no file yet. ValueError for another file."""
     if not path.exists():
         return Forecasts()
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        found = data["format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no file of forecasts: name one that is, or one that is not there yet") from error
-    if found != FORMAT:
-        raise ValueError(f"{path}: found forecasts of format {found!r}; expected {FORMAT}: name another file")
-    return Forecasts.read(data)
+    return _read(path, "forecasts", Forecasts.read, "name another file, or one that is not there yet")
 
 
 def write_forecasts(path: Path, forecasts: Forecasts) -> None:
@@ -50,3 +53,20 @@ def write_forecasts(path: Path, forecasts: Forecasts) -> None:
     beside = path.with_name(f"{path.name}.new")
     beside.write_text(text + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def _read(path: Path, what: str, made: Callable[[Any], Known], advice: str) -> Known:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no file of {what}: found no JSON ({error}): {advice}") from error
+    if not isinstance(data, dict) or "format" not in data:
+        raise ValueError(f"{path} is no file of {what}: found JSON without a format, expected {FORMAT}: {advice}")
+    if data["format"] != FORMAT:
+        raise ValueError(f"{path}: found {what} of format {data['format']!r}; expected {FORMAT}: {advice}")
+    try:
+        return made(data)
+    except KeyError as error:
+        raise ValueError(f"{path}: found no {error}; expected {what} as they are written: {advice}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}: {advice}") from error

@@ -240,8 +240,7 @@ class Loop:
         turn = self._turns[name] = Turn(request, job, ticket, Passages(self._now()))
         if len(job.tokens) >= self.engine.longest:
             why = f"its prompt has {len(job.tokens)} tokens, {self.engine.name} takes {self.engine.longest} in all"
-            self._finish(name, Refused(f"{why}: shorten it"))
-            return
+            return self._finish(name, Refused(f"{why}: shorten it"))
         if request.timeout is not None:
             late = TooLate(f"no whole answer within {request.timeout:g} s: give it more time, or fewer tokens to say")
             turn.timer = self._loop.call_later(request.timeout, self._finish, name, late)
@@ -345,10 +344,11 @@ class Loop:
     def _over(self, name: TurnId, reason: End) -> None:
         turn = self._forget(name)
         assert turn is not None  # whoever calls has just seen it
-        tools = turn.request.tools_called("".join(turn.text), reason)
+        text = "".join(turn.text)
+        tools = turn.request.tools_called(text, reason)
         self._lives.ends(turn, tools, self._now())
         turn.request.ending(name)
-        effects = self.post(Paused(name, tools) if tools else Finished(name))
+        effects = self.post(Paused(name, tools, turn.request.shape(text, reason)) if tools else Finished(name))
         hold = next((effect for effect in effects if isinstance(effect, Hold) and effect.turn == name), None)
         if hold is None:
             self._clock.release(turn.job.key)  # what an engine keeps by itself for a while is not needed either

@@ -32,6 +32,8 @@ class Request:
     """Stands behind what was said."""
     tools_called: Callable[[str, End], tuple[str, ...]] = lambda text, reason: ()
     """Names of the tools that a finished answer calls: if there are any, the program pauses and will come back."""
+    shape: Callable[[str, End], str] = lambda text, reason: ""
+    """Of what those tools were given: pauses of one shape are alike."""
     forced: tuple[int, ...] | None = None
     """Said instead of an answer of the model's own; at least one token."""
     tended: bool = True

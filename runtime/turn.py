@@ -143,4 +143,4 @@ def arrived(request: Request, job: Job, number: int, engine: StepEngine | TurnEn
     # Without token ids a turn is one page of a pool that has a page for each turn at once.
     known, more = (request.slots, job.sampling.max_tokens) if engine.can.tokens else ((number,), 0)
     whose = ProgramId(request.program), request.branch, job.salt
-    return Arrived(job.turn, *whose, known, more, request.tended, request.least)
+    return Arrived(job.turn, *whose, known, more, request.tended, request.least, request.tenant)

@@ -22,6 +22,11 @@ class Brought:
         """These are held by a move for nobody in particular."""
         self._pages |= dict.fromkeys(pages)
 
+    def taken(self, pages: Sequence[PageId]) -> None:
+        """Somebody has come for these while they were on their way."""
+        for page in pages:
+            self._pages.pop(page, None)
+
     def landed(self, pages: Sequence[PageId]) -> None:
         """A move that held these is over, and has let go of them. Others than those that were coming are ignored."""
         for page in pages:

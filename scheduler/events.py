@@ -79,6 +79,8 @@ class Arrived:
     least: int = 0
     """So many of the first tokens cannot be computed from what is known of them, for they stand for a thinned context:
     they are found, or the turn is refused."""
+    tenant: str = ""
+    """Whose it is; "": what stands before the first slash of its program's id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, inf, log2, sqrt
+from math import ceil, inf, isfinite, log2, sqrt
 from typing import Any
 
 HALF = 256
@@ -159,12 +159,15 @@ class Durations:
         """What `data` gave; KeyError, TypeError or ValueError for anything else."""
         known = cls()
         for at, each in data["bins"].items():
-            if not 0 <= int(at) < _BINS or not float(each) >= 0:
+            if not 0 <= int(at) < _BINS or not 0 <= float(each) < inf:
                 raise ValueError(f"a bin of durations: found {at}: {each}; expected 0 to {_BINS - 1}, and a number")
             known._bins[int(at)] = float(each)
         known._sum = sum(known._bins)
         known._seen = int(data["count"])
         known._fast, known._slow, known._spread = map(float, data["means"])
+        means = known._fast, known._slow, known._spread
+        if known._seen < 0 or not all(map(isfinite, means)) or known._spread < 0:
+            raise ValueError(f"durations: found a count of {known._seen} and means {means}; expected finite numbers")
         return known
 
     def __repr__(self) -> str:

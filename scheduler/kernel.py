@@ -178,7 +178,7 @@ class Kernel:
             self._effects.append(Refuse(event.turn, f"{what}, the pool has {room}: {advice}"))
             return
         program = self.books.program(event.program)
-        program.tended = event.tended
+        program.tended, program.owner = event.tended, event.tenant
         root = BlockHash(bytes.fromhex(event.root))
         turn = Turn(event, program, root, list(event.tokens), self.books.number(), self.books.now)
         self.books.enter(turn)

@@ -131,23 +131,28 @@ class Moves:
         """
         return self._demoting.demote(pages, tier, [out.move for out in self._out.values()])
 
-    def bring(self, turn: TurnId, root: BlockHash, tokens: Sequence[int], match: Match | GroupMatch) -> list[Effect]:
-        """Fetch for a turn what lies elsewhere of its tokens beyond what was found on the device, if anything does."""
+    def bring(
+        self, turn: TurnId, root: BlockHash, tokens: Sequence[int], match: Match | GroupMatch
+    ) -> list[Effect] | None:
+        """Fetch for a turn what lies elsewhere of its tokens beyond what was found on the device; None: nothing does.
+
+        What is on its way already, for nobody in particular, it waits for.
+        """
         if isinstance(match, Match):
             wanted = self.wanted(root, tokens, match)
-            return [self.fetch(turn, root, wanted, match)] if wanted else []
+            return self._join(turn, root, wanted, match) if wanted else None
         if not self.elsewhere.tiers:
-            return []
+            return None
         far = look(self._ledger, root, tokens, elsewhere=self.elsewhere)
         if far.length <= match.length:
-            return []
+            return None
         here = (*far.pages, *far.tails)
         self._ledger.take(here)
         try:
             fresh = iter(self._ledger.alloc(sum(map(len, far.lacking))))
         except OutOfPages:  # what is here already may be another's: then there is no room for both, and it is computed
             self._ledger.drop(reversed(here))
-            return []
+            return None
         self._fetching[turn] = _Wait(pages=list(here))
         effects: list[Effect] = []
         groups = self._ledger.groups
@@ -258,6 +263,30 @@ class Moves:
 
     def __repr__(self) -> str:
         return f"<Moves {len(self._out)} out | {len(self._fetched)} arrived | {self.elsewhere!r}>"
+
+    def _join(self, turn: TurnId, root: BlockHash, wanted: Sequence[Found], match: Match) -> list[Effect]:
+        """Wait for what is coming of these blocks, from the first on, and fetch the rest."""
+        names = [one.block.name.hex() for one in wanted]
+        outs = [out for out in self._out.values() if out.move.target == DEVICE and out.turn is None]
+        joined = [out for out in outs if not out.cancelled and names[0] in (block.name for block in out.move.blocks)]
+        if not joined:
+            return [self.fetch(turn, root, wanted, match)]
+        out = joined[0]
+        known = {block.name for block in out.move.blocks}
+        count = next((n for n, name in enumerate(names) if name not in known), len(names))
+        self._ledger.take(match.pages)
+        try:
+            fresh = self._ledger.alloc(len(wanted) - count)
+        except OutOfPages:  # it starts with what comes, and computes the rest
+            fresh, wanted = (), wanted[:count]
+        self.elsewhere.touch([*match.names, *(one.block.name for one in wanted)])
+        out.turn = turn
+        self.brought.taken(out.pages)
+        self._fetching[turn] = _Wait({out.move.id}, pages=list(match.pages))
+        if count == len(wanted):
+            return []
+        depths = range(len(match.names) + count, len(match.names) + len(wanted))
+        return [self._fetch(turn, root, wanted[count:], pages=tuple(fresh), depths=depths)]
 
     def _fetch(
         self,

@@ -140,7 +140,7 @@ class Starting:
             match, pages, idle = self._lacking(turn, known, whole)
         evicted, name = books.ledger.evicted, turn.arrived.turn
         tier = self._moves.fetched(name)
-        if not tier and (coming := self._moves.bring(name, turn.root, known, match)):
+        if not tier and (coming := self._moves.bring(name, turn.root, known, match)) is not None:
             self._effects += coming
             self.note_evicted(turn, evicted)
             return True  # it waits for them, and not in the queue

@@ -60,12 +60,14 @@ class Program:
     """Of the context that it left last."""
     steps: int | None = None
     """Steps of its graph until it computes again; None where nobody has said."""
+    owner: str = ""
+    """Whose it is, where a turn of it has said so."""
 
     @property
     def tenant(self) -> str:
-        """Whose it is: what stands before the first slash of its id."""
+        """Whose it is: as its turns say, else what stands before the first slash of its id."""
         tenant, slash, _ = self.id.partition("/")
-        return tenant if slash else "default"
+        return self.owner or (tenant if slash else "default")
 
     @property
     def pause(self) -> Pause | None:

@@ -1,5 +1,6 @@
 """Tool calls: schemas, grammars, parsing, validation. Pure: no input, no output, no threads, no clock."""
 
+from .alike import alike
 from .bounds import Bounds
 from .decide import Dispatch, Reject, Verdict, decide, judge_result, shape, validators
 from .dialects import (
@@ -75,6 +76,7 @@ __all__ = [
     "ToolError",
     "Validator",
     "Verdict",
+    "alike",
     "check_schema",
     "closed",
     "compact",

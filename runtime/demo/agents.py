@@ -15,7 +15,8 @@ from langchain_core.tools import BaseTool
 from ...tools import Reject
 from ..doors.langgraph import ChatSostenuto, ToolGuard, wrap
 from ..doors.langgraph_messages import KEY
-from ..doors.langgraph_tools import REJECTED, Guard
+from ..doors.langgraph_tools import Guard
+from ..doors.langgraph_unreadable import REJECTED
 from ..errors import Refused
 from ..host import Host
 from .tasks import Task

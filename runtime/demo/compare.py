@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...scheduler import named
 from ..engines.torch.model import Model
 from ..errors import Refused
 from ..opening import Wanted, open_engine
@@ -43,13 +44,13 @@ def beside(live: Live, runs: Sequence[Run], wall: float, wanted: Wanted) -> Comp
     Only for servers that salt by tenant, else the second run would live on what the first has cached. What the server
     says it found cached is taken at its word; a live model need not say the same twice.
     """
-    other = replace(live, policy="forgetful" if live.policy == "sostenuto" else "sostenuto")
-    say(f"\nThe same agents on the same server under {other.policy} ...")
+    other = replace(live, policy=named("sostenuto" if live.policy.name == "forgetful" else "forgetful"))
+    say(f"\nThe same agents on the same server under {other.policy.name} ...")
     engine = open_engine(wanted)
-    again, _, took = other.run(engine, quiet=True, tenant=f"demo-{other.policy}")
+    again, _, took = other.run(engine, quiet=True, tenant=f"demo-{other.policy.name}")
     pool = engine.room * engine.page
-    both = {live.policy: _tally(live.policy, runs, wall, pool), other.policy: _tally(other.policy, again, took, pool)}
-    return Comparison(pool, both["sostenuto"], both["forgetful"])
+    first, second = _tally(live.policy.name, runs, wall, pool), _tally(other.policy.name, again, took, pool)
+    return Comparison(pool, second, first) if live.policy.name == "forgetful" else Comparison(pool, first, second)
 
 
 def _tally(policy: str, runs: Sequence[Run], wall: float, pool: int) -> Tally:

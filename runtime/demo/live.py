@@ -10,6 +10,7 @@ from time import perf_counter
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from ...scheduler import Policy
 from ..engines import StepEngine, TurnEngine
 from ..host import Host
 from .agents import Run, build, run_all
@@ -24,7 +25,7 @@ class Live:
 
     tasks: tuple[Task, ...]
     rounds: int
-    policy: str
+    policy: Policy
 
     def run(
         self, engine: StepEngine | TurnEngine, *, journal: Path | None = None, quiet: bool = False, tenant: str = "demo"

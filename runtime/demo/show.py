@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...scheduler import Policy
 from ...tracing import instrument, provider, read_otlp_json, render_tree
 from ..engines.torch.engine import TorchEngine
 from ..opening import Wanted, open_engine
@@ -25,7 +26,7 @@ class Options:
     """What the command line asked for."""
 
     wanted: Wanted
-    policy: str
+    policy: Policy
     tasks: Path | None
     agents: int
     rounds: int
@@ -47,7 +48,7 @@ def show(options: Options) -> int:
         say("loading the model (the packaged one is converted once, then cached) ...")
     engine = open_engine(wanted)
     where = f"pool: {engine.room * engine.page} tokens" if wanted.kind == "torch" else f"{wanted.kind} at {wanted.url}"
-    say(f"{engine.name} | {len(tasks)} agents, {options.rounds} rounds at most | {where} | {options.policy}")
+    say(f"{engine.name} | {len(tasks)} agents, {options.rounds} rounds at most | {where} | {options.policy.name}")
     if wanted.kind == "torch" and wanted.model is None:
         say("This model has 135M parameters: its constrained calls are valid, and often not wise. Try --model.\n")
     live = Live(tasks, options.rounds, options.policy)

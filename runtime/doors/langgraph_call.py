@@ -59,6 +59,8 @@ class Call:
         """Hand the question in."""
         with self._span.current():
             self._answering = self._host.ask(self._ask)
+        if self._lifecycle is not None:
+            self._lifecycle.asked(self._whence.above, self._whence.namespace)
         return self._answering
 
     @contextmanager

@@ -53,6 +53,11 @@ class Whence:
         return str(self.metadata.get("tenant") or "default")
 
     @property
+    def namespace(self) -> str:
+        """The checkpoint namespace in which the call stands, its task's included; "" outside of any graph."""
+        return str(self.metadata.get("langgraph_checkpoint_ns") or "")
+
+    @property
     def branch(self) -> str:
         """Which line of conversation of its program the call belongs to.
 
@@ -60,7 +65,7 @@ class Whence:
         and the index of a `Send`, so that siblings are not.
         """
         told = self.metadata
-        namespace = str(told.get("langgraph_checkpoint_ns") or told.get("langgraph_node") or "main")
+        namespace = self.namespace or str(told.get("langgraph_node") or "main")
         *above, last = namespace.split("|")
         branch = "|".join([*above, last.split(":")[0]])
         path: Sequence[Any] = told.get("langgraph_path") or ()

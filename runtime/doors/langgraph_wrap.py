@@ -1,7 +1,8 @@
 """`wrap(graph)`: one line that tells the scheduler what a graph does, and gives its runs spans.
 
 No node is changed. A callback handler travels in the graph's configuration; it learns from LangGraph when a run
-starts, which tools are out, when it fans out, travels in time, waits for a person, ends, fails or is cancelled.
+starts, which tools are out, when it fans out, travels in time, waits for a person, ends, fails or is cancelled; and
+from the graph's edges how many steps it is from its next call of a model.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from langchain_core.runnables import Runnable
 from langgraph.callbacks import GraphCallbackHandler, GraphInterruptEvent
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphBubbleUp
+from langgraph.pregel import Pregel
 from langgraph.types import Command, Send
 
-from ...scheduler import Event, Forking, Interrupted, ProgramId, ToolEnded, ToolStarted, Travelled
+from ...scheduler import Event, Forking, Interrupted, Planned, ProgramId, ToolEnded, ToolStarted, Travelled
 from ...tracing import GraphTracer
 from ..host import Host
 from .langgraph_moments import Moments
 from .langgraph_saver import BoundSaver
+from .langgraph_steps import Place, Steps, place_of
 
 AnyRunnable = TypeVar("AnyRunnable", bound=Runnable[Any, Any])
 
@@ -46,7 +49,8 @@ def wrap(graph: AnyRunnable) -> AnyRunnable:
         return graph
     saver = getattr(graph, "checkpointer", None)
     moments = _moments_of(saver) if isinstance(saver, BaseCheckpointSaver) else Moments()
-    wrapped: Any = graph.with_config(callbacks=[Lifecycle(moments), GraphTracer()])
+    steps = Steps(graph if isinstance(graph, Pregel) else None)
+    wrapped: Any = graph.with_config(callbacks=[Lifecycle(moments, steps), GraphTracer()])
     if isinstance(saver, BaseCheckpointSaver):
         wrapped.checkpointer = BoundSaver(saver, moments, strict=True)
     return wrapped  # type: ignore[no-any-return]
@@ -70,6 +74,10 @@ class _Root:
     interrupted: bool = False
     travelled: str | None = None
     """The older checkpoint that the run starts from."""
+    nodes: dict[UUID, Place] = field(default_factory=dict)
+    """The runs of nodes that are on their way."""
+    steps: int | None = None
+    """To its next call of a model, as it was told last."""
 
 
 class Lifecycle(GraphCallbackHandler):
@@ -77,8 +85,9 @@ class Lifecycle(GraphCallbackHandler):
 
     run_inline = True  # in order, and in the run's own thread: an executor would reorder tool ends and resumes
 
-    def __init__(self, moments: Moments) -> None:
+    def __init__(self, moments: Moments, steps: Steps) -> None:
         self.moments = moments
+        self._steps = steps
         self._roots: dict[UUID, _Root] = {}
         self._root_of: dict[UUID, UUID] = {}
         self._lock = threading.Lock()
@@ -97,6 +106,12 @@ class Lifecycle(GraphCallbackHandler):
                     host.tell(Travelled(program, root.travelled))
             return program
 
+    def asked(self, run_id: UUID | None, namespace: str) -> None:
+        """A model was just asked in this run, in the node of this checkpoint namespace: it may be so again."""
+        with self._lock:
+            self._steps.called(place_of(namespace))
+        self._plan(run_id)
+
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
     ) -> None:
@@ -108,6 +123,11 @@ class Lifecycle(GraphCallbackHandler):
                 self._root_of[run_id] = run_id
             else:
                 self._adopt(run_id, parent_run_id)
+            root = self._root(run_id)
+            if root is None or not any(tag.startswith("graph:step:") for tag in told.get("tags") or ()):
+                return
+            root.nodes[run_id] = place_of(str(metadata.get("langgraph_checkpoint_ns") or ""))
+        self._plan(run_id)
 
     def on_chat_model_start(
         self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **told: Any
@@ -168,10 +188,29 @@ class Lifecycle(GraphCallbackHandler):
             for host in list(root.hosts):
                 host.tell(told)
 
+    def _plan(self, run_id: UUID | None) -> None:
+        """Tell how many steps lie before the next call of a model, where that is known and has changed."""
+        with self._lock:
+            root = self._root(run_id)
+            if root is None or root.program is None:
+                return
+            steps = self._steps.soonest(root.nodes.values())
+            if steps is None or steps == root.steps:
+                return
+            root.steps = steps
+        self._tell(run_id, lambda program: Planned(program, steps))
+
+    def _node_over(self, run_id: UUID) -> None:
+        with self._lock:
+            root = self._root(run_id)
+            if root is not None:
+                root.nodes.pop(run_id, None)
+
     def _tool_over(self, run_id: UUID, *, ok: bool) -> None:
         self._tell(run_id, lambda program: ToolEnded(program, "", str(run_id), ok))
 
     def _chain_over(self, run_id: UUID, why: str) -> None:
+        self._node_over(run_id)
         root = self._roots.get(run_id)
         if root is None:
             return

@@ -14,11 +14,15 @@ from sostenuto.tracing import read_otlp_json
 
 from ..babbler import build
 
+OWN = Path(__file__).parents[2] / "examples" / "own_policy.py"
+
 
 def test_a_small_demo_compares_both_policies_and_leaves_a_trace_and_a_journal_that_replays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert_a_small_demo_tells_all(tmp_path, capsys, "--model", str(build(tmp_path / "terse", terse=True)))
+    model = str(build(tmp_path / "terse", terse=True))
+    assert_a_small_demo_tells_all(tmp_path, capsys, "--model", model, under=("--policy", f"{OWN}:MINE"))
+    assert '"policy":"mine"' in (tmp_path / "out" / "journal.jsonl").read_text(encoding="utf-8").splitlines()[0]
 
 
 @pytest.mark.slow
@@ -27,9 +31,11 @@ def test_it_does_so_with_the_model_that_comes_with_it(tmp_path: Path, capsys: py
     assert_a_small_demo_tells_all(tmp_path, capsys)
 
 
-def assert_a_small_demo_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> None:
+def assert_a_small_demo_tells_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str, under: tuple[str, ...] = ()
+) -> None:
     out = tmp_path / "out"
-    assert main(["demo", "--agents", "2", "--rounds", "2", "--out", str(out), "--json", *more]) == 0
+    assert main(["demo", "--agents", "2", "--rounds", "2", "--out", str(out), "--json", *more, *under]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(told) == {"policies", "sweep", "computed_ratio", "trace", "journal"}
     assert set(told["policies"]) == {"sostenuto", "forgetful"}
@@ -43,7 +49,7 @@ def assert_a_small_demo_tells_all(tmp_path: Path, capsys: pytest.CaptureFixture[
     runs = [span for span in spans if span.name == "invoke_agent workshop"]
     assert len(runs) == 2
     assert len({span.trace_id for span in runs}) == 2
-    assert main(["replay", told["journal"]]) == 0
+    assert main(["replay", told["journal"], *under]) == 0
     assert "events gave the same effects" in capsys.readouterr().out
 
 
@@ -63,6 +69,8 @@ def test_a_replay_that_differs_is_a_fault(tmp_path: Path, capsys: pytest.Capture
         (["--model", "/no/such/model"], "/no/such/model"),
         (["--tasks", "/no/such/tasks.jsonl"], "/no/such/tasks.jsonl"),
         (["--pool-tokens", "8"], "8 tokens"),
+        (["--policy", "fifo"], "there is no policy 'fifo'"),
+        (["--policy", f"{OWN}:main"], "has no policy main"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

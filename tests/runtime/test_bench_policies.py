@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from sostenuto.bench import live_vs_sim
-from sostenuto.bench.live_vs_sim import Seen, agreed
+from sostenuto.bench.live_vs_sim import Seen, agreed, drawn, fitted
 from sostenuto.bench.policies import goals, main, spread
+from sostenuto.runtime.calibrate import Stepped
+from sostenuto.scheduler import Costs
+from sostenuto.scheduler.simulator import Call, Session, Workload
 
 
 def test_every_cell_is_run_and_printed_with_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,11 +71,38 @@ def test_live_and_simulated_are_held_against_each_other() -> None:
     assert found[4].endswith("+100.0%, NOT within 25%")
 
 
+def test_a_run_that_was_slower_and_had_more_to_do_in_each_step_is_fitted_by_both() -> None:
+    costs = Costs(0.05, 4e-4, 3e-7, 2e-3, 2e-6)
+    work = [(((n, 100),), turns, 500 * turns) for n in (16, 60, 200) for turns in (0, 1, 5)]
+    steps = [Stepped(p, turns, seen, 0.02 + 1.5 * costs.step(p, turns, seen)) for p, turns, seen in work]
+    found = fitted(steps, costs)
+    assert found.step_s == pytest.approx(0.02 + 1.5 * 0.05)
+    assert found.token_s == pytest.approx(6e-4)
+    assert found.turn_s == pytest.approx(3e-3)
+    # However odd the steps were, nothing is negative, and together they take as long.
+    odd = [Stepped(p, turns, seen, 1 / costs.step(p, turns, seen)) for p, turns, seen in work]
+    found = fitted(odd, costs)
+    assert min(found.step_s, found.token_s, found.pair_s, found.turn_s, found.seen_s) >= 0
+    assert sum(found.step(*each) for each in work) == pytest.approx(sum(one.seconds for one in odd))
+
+
+def test_draws_differ_in_their_pauses_alone_and_by_a_hundredth() -> None:
+    call = Call(0, (1, 2), (3,), 1, ("bash",), 2.0)
+    lap = Workload("w", [Session("s", (call, call))])
+    one, other = drawn([lap], 2)
+    assert drawn([lap], 2) == [one, other]
+    assert one != other
+    for each in (one, other):
+        (session,) = each[0].sessions
+        assert [replace(changed, pause=2.0) for changed in session.calls] == [call, call]
+        assert all(1.98 <= changed.pause <= 2.02 for changed in session.calls)
+
+
 @pytest.mark.slow
 def test_a_trace_runs_live_and_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "live.json"
     given = ["--trace", "generated:shell:3", "--sessions", "3", "--users", "3", "--scale", "32", "--scale-pauses", "20"]
-    live_vs_sim.main([*given, "--policies", "forgetful", "sostenuto", "--out", str(out)])
+    live_vs_sim.main([*given, "--laps", "1", "--policies", "forgetful", "sostenuto", "--out", str(out)])
     found = json.loads(out.read_text())["rows"]
     assert set(found) == {"forgetful", "sostenuto"}
     for sides in found.values():

@@ -88,6 +88,24 @@ def test_what_was_learnt_is_there_in_the_next_run_and_a_file_of_something_else_i
             read_forecasts(path)
 
 
+@pytest.mark.parametrize("take", ["any", "tools", "bins", "means", "count"])
+@pytest.mark.parametrize("put", [None, [], -1, "x", {"bash": None}, {"0": float("inf")}, [1.0, float("nan"), 1.0]])
+def test_a_damaged_file_says_what_is_wrong_and_what_to_do(tmp_path: Path, take: str, put: object) -> None:
+    forecasts, path = Forecasts(), tmp_path / "forecasts.json"
+    forecasts.observe("bash", 3.0, "make")
+    for gone in (True, False):
+        write_forecasts(path, forecasts)
+        data = json.loads(path.read_text(encoding="utf-8"))
+        inner = data if take in data else data["tools"]["bash"]["all"]
+        if gone:
+            del inner[take]
+        else:
+            inner[take] = put
+        path.write_text(json.dumps(data), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"forecasts.json: .*: name another file, or one that is not there yet"):
+            read_forecasts(path)
+
+
 def test_serving_refuses_settings_that_make_no_sense_before_a_model_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

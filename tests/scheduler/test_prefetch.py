@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sostenuto.kvstore import BlockHash, root
-from sostenuto.scheduler import Cancelled, Finished, Known, Moved, Moving, TurnId
+from sostenuto.scheduler import Cancelled, CancelMove, Finished, Known, Move, Moved, Moving, Start, TurnId
 
 from .hearing import ALL, EACH, OTHER, ROOM, Hearing, blocks, counts
 from .stage import PAGE, ROOT
@@ -207,3 +207,45 @@ def test_a_turn_starts_with_what_was_fetched_for_nobody() -> None:
     _, (move,) = it.prefetch(wanted)
     it.arrived(move)
     assert it.run("a", range(14)).reuse == 12
+
+
+def test_a_turn_that_comes_while_its_context_is_being_fetched_waits_for_that_and_fetches_the_rest() -> None:
+    it, wanted = Hearing(), blocks(0, 4)
+    it.tell(Known("host", wanted))
+    _, (ahead,) = it.prefetch(wanted[:2])
+    (rest,) = [effect for effect in it.arrive("a", range(4 * PAGE + 1)) if isinstance(effect, Move)]
+    assert [block.name for block in rest.blocks] == [block.name for block in wanted[2:]]
+    assert (ahead.turn, rest.turn) == (None, "a")
+    it.arrived(ahead)
+    assert it.starts() == []
+    it.arrived(rest)
+    (start,) = [effect for effect in it.log if isinstance(effect, Start)]
+    assert (start.turn, start.reuse, start.tier) == ("a", 4 * PAGE, "host")
+    it.tell(Finished(TurnId("a")))
+    assert list(it.kernel.moves.pages) == []
+
+
+def test_a_turn_whose_whole_context_is_being_fetched_sends_nothing_and_starts_when_it_is_there() -> None:
+    it, wanted = Hearing(), blocks(0, 3)
+    it.tell(Known("host", wanted))
+    _, (ahead,) = it.prefetch(wanted)
+    assert [effect for effect in it.arrive("a", range(3 * PAGE + 1)) if isinstance(effect, Move)] == []
+    it.arrived(ahead)
+    (start,) = [effect for effect in it.log if isinstance(effect, Start)]
+    assert (start.reuse, start.tier) == (3 * PAGE, "host")
+
+
+def test_a_turn_that_leaves_takes_the_prefetch_that_it_waits_for_with_it_and_what_did_not_come_is_computed() -> None:
+    it, wanted = Hearing(), blocks(0, 3)
+    it.tell(Known("host", wanted))
+    _, (ahead,) = it.prefetch(wanted)
+    it.arrive("a", range(3 * PAGE + 1))
+    (cancel,) = it.tell(Cancelled(TurnId("a")))
+    assert isinstance(cancel, CancelMove)
+    it.tell(Moved(ahead.id))
+    assert list(it.kernel.moves.pages) == []
+    _, (again,) = it.prefetch(wanted)
+    it.arrive("b", range(3 * PAGE + 1))
+    it.tell(Moved(again.id))
+    (start,) = [effect for effect in it.log if isinstance(effect, Start)]
+    assert (start.turn, start.reuse, start.tier) == ("b", 0, "device")

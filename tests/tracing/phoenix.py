@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from sostenuto.scheduler import named
 from sostenuto.tracing import instrument, provider
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +100,7 @@ def run_demo(project: str, to: str, file: Path) -> None:
     undo = instrument(made, openinference=True)
     try:
         engine = open_engine(Wanted("torch", None, None, None, POOL_TOKENS))
-        Live(tuple(load_tasks(None)[:2]), 3, "sostenuto").run(engine, quiet=True)
+        Live(tuple(load_tasks(None)[:2]), 3, named("sostenuto")).run(engine, quiet=True)
     finally:
         undo()
         made.shutdown()
