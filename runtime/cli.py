@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from ..kvstore import KVError
 from ..scheduler import POLICIES, TYPICAL, Costs, Forecasts, NotTheSame, Setting
@@ -25,6 +25,7 @@ from .cli_simulate import dumped, simulate_options, simulated, table
 from .cli_tools import tools_options, tools_shown
 from .cli_tools_serve import tools_serve_options, tools_served
 from .cli_trace import trace_options, trace_shown, writable
+from .engines import Mode
 from .errors import SostenutoError
 from .guards_file import read_guards
 from .host import Host
@@ -112,15 +113,19 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         help="a Hugging Face model directory, a GGUF file or a hub id (default: the packaged one); with --url, the "
         "name under which the server serves it (default: the first)",
     )
-    parser.add_argument(
-        "--mode",
-        default="exact",
-        choices=("exact", "fast"),
-        help="exact: the same bits in any company; fast: steps of few rows read a GGUF file's own blocks",
-    )
+    _mode_option(parser)
     parser.add_argument("--tokenizer", help="a directory or hub id, where a vLLM server's model is not found here")
     parser.add_argument(
         "--api-key-from", metavar="VARIABLE", help="the environment variable that holds the server's key"
+    )
+
+
+def _mode_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode",
+        default="exact",
+        choices=get_args(Mode),
+        help="exact: the same bits in any company; fast: steps of few rows read a GGUF file's own blocks",
     )
 
 
@@ -277,13 +282,14 @@ def _vllm(options: argparse.Namespace) -> int:
 
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a model directory, a GGUF file or a hub id (default: the packaged one)")
+    _mode_option(parser)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from .engines.torch.doctor import examine
 
-    for heading, found in examine(options.model):
+    for heading, found in examine(options.model, options.mode):
         _print(f"{heading:<12}{found}")
     return 0
 
@@ -317,6 +323,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a model directory, a GGUF file or a hub id (default: the packaged one)")
+    _mode_option(parser)
     parser.add_argument("--out", type=Path, default=Path("sostenuto-costs.json"), metavar="FILE")
     parser.add_argument("--runs", type=_positive, default=5, metavar="N", help="the best of so many runs (default: 5)")
     parser.add_argument(
@@ -334,7 +341,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     out: Path = options.out
     if not out.resolve().parent.is_dir():
         raise ValueError(f"--out: there is no folder {out.resolve().parent}")
-    engine = open_engine(Wanted(model=options.model, pool_tokens=POOL_TOKENS))
+    engine = open_engine(Wanted(model=options.model, pool_tokens=POOL_TOKENS, mode=options.mode))
     near, machine = out.resolve().parent, f"{os.cpu_count()} processors"
     effort = Effort(options.runs, options.seconds)
     found = calibrate(cast(Tried, engine), near=near, clock=time.perf_counter, effort=effort, machine=machine)

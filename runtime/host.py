@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 from uuid import uuid4
 
 from ..kvstore import RAW, is_exact
@@ -22,7 +22,7 @@ from .answer import Answering
 from .ask import Ask
 from .below import Below, Tiers, owned
 from .called import Called
-from .engines import Speaker, StepEngine, TurnEngine
+from .engines import Mode, Speaker, StepEngine, TurnEngine
 from .errors import Unable
 from .guards import Guards
 from .hinted import hinted
@@ -99,7 +99,7 @@ class Host:
         setting: Setting | None = None,
         journal: Path | None = None,
         dtype: str | None = None,
-        mode: Literal["exact", "fast"] = "exact",
+        mode: Mode = "exact",
         host_tokens: int = 0,
         store: Path | str | None = None,
         store_tokens: int | None = None,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
 
-from .engines import StepEngine, TurnEngine
+from .engines import Mode, StepEngine, TurnEngine
 from .host import POOL_TOKENS
 
 ENGINES = ("torch", "vllm", "openai")
@@ -23,7 +22,7 @@ class Wanted:
     api_key: str | None = None
     pool_tokens: int | None = None
     """None: POOL_TOKENS. A server has a pool of its own."""
-    mode: Literal["exact", "fast"] = "exact"
+    mode: Mode = "exact"
     """Of the engine `torch`."""
     tokenizer: str | None = None
     """For a vLLM server whose model is not found under the name it gives: a directory or hub id."""

@@ -112,12 +112,17 @@ class Session:
         return self._history.said
 
     @property
+    def mode(self) -> str:
+        """How its engine computes: `exact`, or `fast`."""
+        return self._host.mode
+
+    @property
     def exact(self) -> bool:
         """Whether what is said next stands on all that came before, bit for bit.
 
-        Else on what `thin` has left of it, or on what may have been through a lossy codec.
+        Else on what `thin` has left of it, on what may have been through a lossy codec, or in the mode `fast`.
         """
-        return self._stand.remnant is None and is_exact(self.codec) and self._host.mode == "exact"
+        return self._stand.remnant is None and is_exact(self.codec) and self.mode == "exact"
 
     @property
     def codec(self) -> str:

@@ -1,4 +1,4 @@
-"""Hosts that doors share: one for each model, policy, pool and tiers, opened on first use, closed with the process."""
+"""Hosts that doors share: one for each model, mode, policy, pool and tiers, opened on first use, closed at the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import threading
 from typing import Any
 
+from .engines import Mode
 from .host import POOL_TOKENS, Host
 
 _hosts: dict[tuple[object, ...], Host] = {}
@@ -15,6 +16,7 @@ _lock = threading.Lock()
 def shared_host(
     model: str | None = None,
     *,
+    mode: Mode = "exact",
     policy: str = "sostenuto",
     pool_tokens: int = POOL_TOKENS,
     host_tokens: int = 0,
@@ -22,12 +24,12 @@ def shared_host(
     store_tokens: int | None = None,
     remote: str | None = None,
 ) -> Host:
-    """The process's host of this model, policy, pool and tiers. Raises what `Host.open` raises."""
+    """The process's host of this model, mode, policy, pool and tiers. Raises what `Host.open` raises."""
     tiers: Any = {"host_tokens": host_tokens, "store": store, "store_tokens": store_tokens, "remote": remote}
-    key = (model, policy, pool_tokens, *tiers.values())
+    key = (model, mode, policy, pool_tokens, *tiers.values())
     with _lock:
         if key not in _hosts or _hosts[key].closed:
-            _hosts[key] = Host.open(model, policy=policy, pool_tokens=pool_tokens, **tiers)
+            _hosts[key] = Host.open(model, mode=mode, policy=policy, pool_tokens=pool_tokens, **tiers)
         return _hosts[key]
 
 

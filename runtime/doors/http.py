@@ -73,7 +73,7 @@ def serve(
             timeout_graceful_shutdown=GRACE_S + AFTER_S,
         )
         server = _Server(config, host)
-        ready(f"{host.engine.name} on http://{shown}:{listening.getsockname()[1]}/v1")
+        ready(f"{host.engine.name}, mode {host.mode}, on http://{shown}:{listening.getsockname()[1]}/v1")
         server.run(sockets=[listening])
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ...kvstore import CodecName
 from ...tools import read_choice, read_tools
+from ..engines import Mode
 from ..host import Host
 from ..sampling import Sampling
 from ..shared import shared_host
@@ -34,7 +35,7 @@ __all__ = ["BoundSaver", "ChatSostenuto", "ToolGuard", "tool_node", "wrap"]
 class ChatSostenuto(BaseChatModel):
     """A model that runs in this process, over paged keys and values that are kept while tools run.
 
-    Give a `host` of your own, or `model`, `policy`, `pool_tokens`, `host_tokens`, `store`, `store_tokens` and
+    Give a `host` of your own, or `model`, `mode`, `policy`, `pool_tokens`, `host_tokens`, `store`, `store_tokens` and
     `remote`: then models that agree in these share one. Every other field is a sampling parameter; a call can override
     it: `model.invoke(..., seed=1)`.
     """
@@ -44,6 +45,9 @@ class ChatSostenuto(BaseChatModel):
     host: Host | None = Field(default=None, exclude=True)
     model: str | None = None
     """A directory, a GGUF file or a hub id; None is the packaged SmolLM2-135M-Instruct."""
+    mode: Mode = "exact"
+    """`exact`: an answer has the same bits whoever else is there, where the processor gives that; `fast`: steps of few
+    rows read a GGUF file's own blocks, and what is said is marked as not exact."""
     policy: str = "sostenuto"
     pool_tokens: int = 16_384
     host_tokens: int = 0
@@ -93,7 +97,7 @@ class ChatSostenuto(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.model, "policy": self.policy, "temperature": self.temperature, "seed": self.seed}
+        return {name: getattr(self, name) for name in ("model", "mode", "policy", "temperature", "seed")}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -237,6 +241,7 @@ class ChatSostenuto(BaseChatModel):
     def _shared(self, model: str | None) -> Host:
         return shared_host(
             model,
+            mode=self.mode,
             policy=self.policy,
             pool_tokens=self.pool_tokens,
             host_tokens=self.host_tokens,

@@ -19,6 +19,10 @@ from ...tools import Grammar
 from ..ask import Ask
 from ..sampling import Sampling
 
+Mode = Literal["exact", "fast"]
+"""How the embedded engine computes. `exact`: one kind of products whatever the step, so that a row has the same bits in
+any company where the processor gives that. `fast`: steps of few rows read weights in the blocks of their GGUF file,
+larger ones whole."""
 End = Literal["stop", "length", "abort"]
 """Why an answer ended: the model or a stop string said so; there was no more room or no more to be said; or somebody
 broke it off and keeps what was made."""

@@ -49,6 +49,11 @@ class Talk(Protocol):
         ...
 
     @property
+    def mode(self) -> str:
+        """How its engine computes."""
+        ...
+
+    @property
     def exact(self) -> bool:
         """Whether what is said next stands on all that came before, bit for bit."""
         ...
@@ -132,16 +137,22 @@ class Group:
     def __init__(self, session: Talk, prompt: Sequence[Message] | Sequence[int], *, n: int, rules: Rules) -> None:
         """`session` may have read something already.
 
-        Raises BadRollout for an empty prompt or group, and for a lossy session where the rules ask for exactness.
+        Raises BadRollout for an empty prompt or group, for an engine whose products depend on the size of a step, and
+        for a lossy session where the rules ask for exactness.
         """
         if n < 1:
             raise BadRollout(f"n: found {n}; expected at least one sample")
         if not prompt:
             raise BadRollout("the prompt is empty: give messages or tokens")
+        if session.mode != "exact":
+            raise BadRollout(
+                f"the engine computes in the mode {session.mode}, in which a token's probability depends on who else "
+                "is in its step; expected exact: open its host without a mode"
+            )
         if rules.exact and not session.exact:
             raise BadRollout(
-                f"the session is lossy, by the codec {session.codec}, by the engine's mode or because it was thinned, "
-                "and the rules ask for exact samples: open another one, or leave `exact` out"
+                f"the session is lossy, by the codec {session.codec}, or was thinned, and the rules ask for exact "
+                "samples: open another one, or leave `exact` out"
             )
         self.tally = Tally()
         self._session = session
@@ -174,7 +185,7 @@ class Group:
 
     def rollout(self) -> Rollout:
         """What was made so far; samples that are not finished have no reason to end, or `abort`."""
-        rollout = Rollout(self._root)
+        rollout = Rollout(self._root, mode=self._session.mode)
         for line in self._lines:
             node = ROOT
             for piece, reason, exact in line.steps:

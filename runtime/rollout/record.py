@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NewType, Protocol, get_args
 
-from ..engines import End
+from ..engines import End, Mode
 from ..errors import BadRollout
 
 NodeId = NewType("NodeId", int)
@@ -132,8 +132,8 @@ class Sample:
     reward: float | None
     reason: End | None
     exact: bool = True
-    """Off: some of it was said over a thinned context, or over keys and values that may have been through a lossy
-    codec: its log probabilities are not those of the tokens."""
+    """Off: some of it was said over a thinned context, over keys and values that may have been through a lossy codec,
+    or in another mode than `exact`: its log probabilities are not those of the tokens."""
 
     @property
     def finished(self) -> bool:
@@ -148,9 +148,13 @@ class Sample:
 class Rollout:
     """A tree of pieces that grows from a prompt. `repr` counts it."""
 
-    def __init__(self, prompt: Sequence[int]) -> None:
+    def __init__(self, prompt: Sequence[int], *, mode: str = "exact") -> None:
+        """`mode`: of the engine that says what grows here. Raises BadRollout for an empty prompt or no such mode."""
         if not prompt:
             raise BadRollout("the prompt is empty: give at least one token, such as the one that begins a text")
+        if mode not in get_args(Mode):
+            raise BadRollout(f"mode: found {mode!r}; expected one of {', '.join(get_args(Mode))}")
+        self.mode = mode
         self._nodes = [Node(Piece.read(prompt), None)]
         self._parents: set[NodeId] = set()
 
@@ -226,7 +230,8 @@ class Rollout:
     def to_json(self) -> str:
         """The whole of it as strict JSON; `from_json` gives back an equal one."""
         nodes = [asdict(node) for node in self._nodes]
-        return json.dumps({"format": FORMAT, "nodes": nodes}, allow_nan=False, separators=(",", ":"))
+        written = {"format": FORMAT, "mode": self.mode, "nodes": nodes}
+        return json.dumps(written, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Rollout:
@@ -245,7 +250,7 @@ class Rollout:
         first, *others = [_node(node) for node in value["nodes"]] or [Node(Piece(), None)]
         if first.parent is not None or any(first.piece.mask):
             raise BadRollout("node 0: found a parent or tokens of the model; expected the prompt")
-        rollout = cls(first.piece.ids)
+        rollout = cls(first.piece.ids, mode=value.get("mode", "exact"))  # older ones were of no other
         _check_end(first.reason, first.reward)
         rollout._nodes[ROOT] = first
         for at, node in enumerate(others, 1):
@@ -255,7 +260,7 @@ class Rollout:
         return rollout
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rollout) and self._nodes == other._nodes
+        return isinstance(other, Rollout) and (self.mode, self._nodes) == (other.mode, other._nodes)
 
     __hash__ = None  # type: ignore[assignment]  # it grows
 

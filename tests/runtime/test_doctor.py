@@ -27,9 +27,10 @@ def test_the_doctor_names_the_path_that_a_model_takes(
     capsys.readouterr()
     assert main(["doctor", "--model", str(folder)]) == 0
     found = told(capsys.readouterr().out)
-    headings = ["machine", "torch", "products", "operations", "cache", "model", "path", "bits", "memory"]
+    headings = ["machine", "torch", "products", "operations", "cache", "model", "path", "mode", "bits", "memory"]
     assert list(found) == headings
     assert 50 < int(found["memory"].split()[0]) < 1_000_000
+    assert found["mode"] == "exact"
     chosen = Model.load(Source(str(folder), "tiny")).chosen
     expected = f"general, because {chosen.why}" if chosen.why else f"lean, operations in {chosen.kernels}"
     assert found["path"] == expected

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, dequantize
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sostenuto.runtime.call_facts import kv_attributes
+from sostenuto.runtime.engines import Mode
 from sostenuto.runtime.engines.torch.cache import folder
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.engines.torch.lean.blocks import BYTES, FEW, SIZE, Blocks, Kind, joined
@@ -20,13 +24,12 @@ from sostenuto.runtime.engines.torch.lean.native import Native, NotBuilt, native
 from sostenuto.runtime.engines.torch.lean.panels import Panels
 from sostenuto.runtime.engines.torch.model import Model, Piece
 from sostenuto.runtime.engines.torch.quants import quants
-from sostenuto.runtime.engines.torch.ways import Mode, Way
+from sostenuto.runtime.engines.torch.ways import Way
 from sostenuto.runtime.errors import BadRollout, ModelUnsupported
 from sostenuto.runtime.host import Host
-from sostenuto.runtime.opening import Wanted, open_engine
-from sostenuto.runtime.rollout.group import Group, Rules
+from sostenuto.runtime.rollout import Group, Rollout, Rules, rollout
 from sostenuto.runtime.session import Session
-from sostenuto.tracing import names
+from sostenuto.tracing import Options, names, records_of, use
 
 from .conftest import Pair, Runner, draw, spelling
 
@@ -208,22 +211,29 @@ def test_fast_is_refused_where_there_is_nothing_for_it_to_read(packed: Packed) -
         Model(strange, spelling(), "tiny", way=Way(mode="fast", file=str(packed.file)))
 
 
-def test_the_mode_is_named_in_facts_and_makes_samples_inexact(ours: Native, packed: Packed) -> None:
-    modes: tuple[Mode, ...] = ("exact", "fast")
-    for mode in modes:
-        model = Model(packed.network(), spelling(), "tiny", page=8, way=Way(mode=mode, file=str(packed.file)))
+@pytest.mark.parametrize("mode", get_args(Mode))
+async def test_the_mode_is_named_in_facts_spans_and_rollouts_which_are_always_exact(
+    ours: Native, packed: Packed, mode: Mode
+) -> None:
+    model = Model(packed.network(), spelling(), "tiny", page=8, way=Way(mode=mode, file=str(packed.file)))
+    assert repr(model) == f"<Model tiny bfloat16 on cpu, lean path, {mode}>"
+    kept, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    use(Options(provider))
+    try:
         with Host(TorchEngine(model, pool_tokens=256)) as host, Session(host) as session:
-            assert host.mode == mode
+            assert (host.mode, session.mode) == (mode, mode)
             assert session.exact == (mode == "exact")
             session.feed(draw(20))
             answer = session.generate(4)
-            assert kv_attributes(answer.facts)[names.MODE] == mode
             assert (answer.facts.mode, answer.facts.exact) == (mode, mode == "exact")
-            if mode == "fast":
-                with pytest.raises(BadRollout, match="by the engine's mode"):
-                    Group(session, draw(5), n=1, rules=Rules(exact=True))
-
-
-def test_a_server_has_no_mode_of_ours() -> None:
-    with pytest.raises(ValueError, match="the mode fast is the engine torch's"):
-        open_engine(Wanted("openai", url="http://127.0.0.1:1/v1", mode="fast"))
+            if mode == "exact":
+                made = await rollout(session, draw(5), rules=Rules(max_tokens=3))
+                assert made.mode == Rollout.from_json(made.to_json()).mode == json.loads(made.to_json())["mode"] == mode
+            else:
+                with pytest.raises(BadRollout, match=r"computes in the mode fast, .*; expected exact"):
+                    Group(session, draw(5), n=1, rules=Rules())
+    finally:
+        use(None)
+    found = [one for one in records_of(kept.get_finished_spans()) if one.name == "chat tiny"]
+    assert {one.attributes[names.MODE] for one in found} == {mode}

@@ -46,6 +46,7 @@ async def test_a_coroutine_gets_the_answer_that_a_thread_gets(host: Host) -> Non
     assert (await host.ask(ask).arrive()).tokens == host.ask(ask).wait().tokens
 
 
+@pytest.mark.every_way
 def test_a_constrained_answer_that_was_preempted_equals_an_undisturbed_one(tiny: Pair) -> None:
     asks = [
         Ask(

@@ -49,6 +49,7 @@ def test_the_general_path_serves_who_asks_for_it(make_pair: Make) -> None:
             {"model_type": "llama", "hidden_size": 66, "num_attention_heads": 33, "num_key_value_heads": 1},
             "33 heads share",
         ),
+        ({"model_type": "phi3", "pad_token_id": 0}, "family phi3"),
     ],
 )
 def test_the_lean_path_asked_for_by_name_is_refused_where_it_does_not_fit(

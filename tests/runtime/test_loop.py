@@ -18,6 +18,8 @@ from sostenuto.scheduler import Closed, Effect, Hold, ProgramId, Refuse, Release
 
 from .conftest import Gated, Pair, Stage, draw, read
 
+pytestmark = pytest.mark.every_way
+
 Stages = Callable[..., Stage]
 EMPTY = "0 waiting | 0 running | <Ledger 0/256 taken"
 

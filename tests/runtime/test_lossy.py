@@ -27,6 +27,8 @@ from sostenuto.tracing import Options, names, records_of, use
 
 from .conftest import Pair, Stage, Told, draw, read
 
+pytestmark = pytest.mark.every_way
+
 Stages = Callable[..., Stage]
 LOSSY = [codec for codec in CODEC_NAMES if not is_exact(codec)]
 

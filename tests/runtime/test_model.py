@@ -17,6 +17,8 @@ from sostenuto.runtime.errors import ModelNotFound, ModelUnsupported
 
 from .conftest import FAMILIES, Pair, Runner, build, draw
 
+pytestmark = pytest.mark.every_way
+
 Make = Callable[..., Pair]
 CHUNKS = [1, 7, 31, 32, 33, 100]
 

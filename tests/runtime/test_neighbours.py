@@ -21,6 +21,8 @@ from sostenuto.tools import BadSchema
 
 from .conftest import EOS, Gated, Pair, draw
 
+pytestmark = pytest.mark.every_way
+
 
 @pytest.fixture
 def host(tiny: Pair) -> Iterator[Host]:

@@ -76,9 +76,9 @@ def test_a_tenant_is_served_by_the_server_what_the_same_tenant_computed(
 
 @pytest.mark.parametrize("family", ["gemma3, windows in some layers", "mistral, window of 24"])
 def test_a_host_fetches_what_windows_look_at_and_what_layers_that_see_all_have(
-    make_pair: Callable[..., Pair], stages: Stages, address: str, family: str
+    make_either: Callable[..., Pair], stages: Stages, address: str, family: str
 ) -> None:
-    pair = make_pair(family)
+    pair = make_either(family)
     here, there = beside(pair, stages, address), beside(pair, stages, address)
     first = pause(here, draw(150, seed=3))
     tokens = [*draw(150, seed=3), *first.tokens, *draw(6, seed=7)]

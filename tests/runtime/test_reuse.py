@@ -15,6 +15,8 @@ from sostenuto.scheduler import Effect, Release
 
 from .conftest import Pair, Stage, Told, draw, read
 
+pytestmark = pytest.mark.every_way
+
 Stages = Callable[..., Stage]
 PAGE = 8
 FIRST = Message("user", "What is the whole of it?")

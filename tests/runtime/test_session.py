@@ -27,6 +27,8 @@ from sostenuto.runtime.session import Session
 
 from .conftest import Gated, Pair, draw
 
+pytestmark = pytest.mark.every_way
+
 WARM = Sampling(temperature=1.0, seed=5, max_tokens=12)
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 

@@ -28,6 +28,8 @@ from sostenuto.scheduler import Drop, Effect, Move
 from .conftest import Pair, Runner, draw
 from .thinned import COLD, rows, session
 
+pytestmark = pytest.mark.every_way
+
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 
 
@@ -84,9 +86,9 @@ def agrees(answer: Answer, logits: torch.Tensor, tolerance: float) -> None:
 @every_policy
 @pytest.mark.parametrize("family", ["llama", "qwen3", "llama3 rope", "llama with one kv head, tied"])
 def test_what_follows_is_said_over_the_kept_keys_and_values_at_the_right_positions(
-    make_pair: Callable[..., Pair], family: str, policy: str
+    make_either: Callable[..., Pair], family: str, policy: str
 ) -> None:
-    pair = make_pair(family)
+    pair = make_either(family)
     with Host(TorchEngine(pair.ours, pool_tokens=2048, chunk=32)) as host, session(host) as talk:
         talk.generate()
         past, last = talk.tokens[:-1], talk.tokens[-1]
@@ -203,8 +205,8 @@ def test_policies_and_budgets_that_make_no_sense_are_refused_before_anything_is_
     assert rows(host) == before
 
 
-def test_models_with_windows_are_not_thinned(make_pair: Callable[..., Pair]) -> None:
-    engine = TorchEngine(make_pair("gemma3, windows in some layers").ours, pool_tokens=512)
+def test_models_with_windows_are_not_thinned(make_either: Callable[..., Pair]) -> None:
+    engine = TorchEngine(make_either("gemma3, windows in some layers").ours, pool_tokens=512)
     assert (engine.can.thin, TorchEngine.can.thin) == (False, True)
     with Host(engine) as host, session(host) as talk, pytest.raises(Unable, match="without a window"):
         talk.thin("streaming", budget=20)

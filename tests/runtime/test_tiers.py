@@ -24,6 +24,8 @@ from sostenuto.scheduler import Drop, Effect, Interrupted, Move, ProgramId, Star
 
 from .conftest import Pair, Stage, Told, draw, read, still
 
+pytestmark = pytest.mark.every_way
+
 Stages = Callable[..., Stage]
 
 
@@ -94,14 +96,14 @@ def test_what_lies_in_a_tier_already_is_not_copied_again(tiny: Pair, stages: Sta
     assert len(copied) == len(set(copied))
 
 
-@pytest.mark.parametrize("way", ["a tool", "a person"])
+@pytest.mark.parametrize("paused", ["a tool", "a person"])
 def test_a_later_process_goes_on_without_computing_what_an_earlier_one_has(
-    tiny: Pair, stages: Stages, tmp_path: Path, undisturbed: Callable[[Sequence[int]], Told], way: str
+    tiny: Pair, stages: Stages, tmp_path: Path, undisturbed: Callable[[Sequence[int]], Told], paused: str
 ) -> None:
     engine = TorchEngine(tiny.ours, pool_tokens=128)
     with Loop(engine, named("sostenuto"), below=[Below(DiskTier.open(tmp_path))]) as loop:
         first = read(Stage(loop).submit(draw(60), "a", tools_called=lambda text, reason: ("ask",)))
-        if way == "a person":
+        if paused == "a person":
             loop.tell(Interrupted(ProgramId("a")))
     stage = stages(tiny.ours, pool=128, below=[Below(DiskTier.open(tmp_path))])
     tokens = longer(draw(60), first)

@@ -10,9 +10,12 @@ import torch
 from transformers import GenerationConfig
 
 from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime.engines.torch.ways import Way
 from sostenuto.scheduler import Grow, Preempt, Start
 
 from .conftest import Gated, Pair, Stage, Told, draw, read
+
+pytestmark = pytest.mark.every_way
 
 Stages = Callable[..., Stage]
 CHUNKS = [1, 7, 31, 32, 33, 100]
@@ -28,7 +31,10 @@ def generated(pair: Pair, tokens: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(out[0, len(tokens) :].tolist())
 
 
-def test_the_packaged_model_answers_as_with_transformers_with_reuse_and_without(packaged: Pair, stages: Stages) -> None:
+def test_the_packaged_model_answers_as_with_transformers_with_reuse_and_without(
+    make_packaged: Callable[[Way], Pair], way: Way, stages: Stages
+) -> None:
+    packaged = make_packaged(way)
     encode = packaged.ours.tokenizer.encode
     first = encode(CHAT.format("Name three colours of the rainbow."), add_special_tokens=False)
     stage = stages(packaged.ours, chunk=33)

@@ -16,6 +16,7 @@ from sostenuto.kvstore.tiers import DiskTier
 from sostenuto.runtime.below import Below
 from sostenuto.runtime.engines.torch.engine import TorchEngine
 from sostenuto.runtime.engines.torch.model import Model
+from sostenuto.runtime.engines.torch.ways import Way
 from sostenuto.runtime.engines.torch.weights import Source
 from sostenuto.runtime.errors import Busy
 from sostenuto.runtime.host import Host
@@ -24,13 +25,15 @@ from sostenuto.runtime.session import Session
 
 from .conftest import Gated, build, draw
 
+pytestmark = pytest.mark.every_way
+
 Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Model:
+def model(tmp_path: Path, way: Way) -> Model:
     """One that a test may change."""
-    return Model.load(Source(str(build(tmp_path, model_type="llama")), "mine"), dtype="float32", page=8)
+    return Model.load(Source(str(build(tmp_path, model_type="llama")), "mine"), dtype="float32", page=8, way=way)
 
 
 @pytest.fixture
@@ -53,13 +56,14 @@ def say(host: Host, tokens: list[int], **rest: Any) -> Any:
         return session.generate()
 
 
-def test_new_weights_say_what_a_fresh_model_of_them_says(host: Host, other: Weights, tmp_path: Path) -> None:
+def test_new_weights_say_what_a_fresh_model_of_them_says(host: Host, other: Weights, tmp_path: Path, way: Way) -> None:
     before = say(host, draw(40))
     assert host.update_weights(other.items()) == 1
     after = say(host, draw(40))
     assert after.logprobs != before.logprobs
     assert {piece.version for piece in after.pieces} == {1}
-    fresh = Model.load(Source(str(build(tmp_path / "fresh", model_type="llama")), "fresh"), dtype="float32", page=8)
+    folder = build(tmp_path / "fresh", model_type="llama")
+    fresh = Model.load(Source(str(folder), "fresh"), dtype="float32", page=8, way=way)
     fresh.reweigh(other)
     with Host(TorchEngine(fresh, pool_tokens=2048)) as alone:
         assert say(alone, draw(40)).logprobs == after.logprobs

@@ -31,8 +31,8 @@ CHUNK = 32
 
 
 @pytest.fixture
-def windowed(make_pair: Callable[..., Pair]) -> Callable[[tuple[str, dict[str, object]]], Pair]:
-    return lambda style: make_pair(style[0], **style[1])
+def windowed(make_either: Callable[..., Pair]) -> Callable[[tuple[str, dict[str, object]]], Pair]:
+    return lambda style: make_either(style[0], **style[1])
 
 
 Windowed = Callable[[tuple[str, dict[str, object]]], Pair]
@@ -61,9 +61,9 @@ def test_layers_are_divided_into_groups_of_one_size_those_that_see_all_first() -
     assert len(divide([24] * 3)) == 1
 
 
-def test_a_window_that_no_context_is_longer_than_is_none(make_pair: Callable[..., Pair]) -> None:
-    assert make_pair(MISTRAL[0], sliding_window=512).ours.groups.plain
-    assert not make_pair(MISTRAL[0], sliding_window=511).ours.groups.plain
+def test_a_window_that_no_context_is_longer_than_is_none(make_either: Callable[..., Pair]) -> None:
+    assert make_either(MISTRAL[0], sliding_window=512).ours.groups.plain
+    assert not make_either(MISTRAL[0], sliding_window=511).ours.groups.plain
 
 
 @STYLES
@@ -258,7 +258,7 @@ def test_another_process_goes_on_with_a_durable_mark_and_computes_one_row(
 
 @STYLES
 def test_a_parcel_holds_what_each_group_keeps_and_is_gone_on_with_elsewhere(
-    windowed: Windowed, make_pair: Callable[..., Pair], style: tuple[str, dict[str, object]]
+    windowed: Windowed, make_either: Callable[..., Pair], style: tuple[str, dict[str, object]]
 ) -> None:
     def host() -> Host:
         return Host(engine(windowed(style), 240), below=[Below(HostTier())])
@@ -274,7 +274,7 @@ def test_a_parcel_holds_what_each_group_keeps_and_is_gone_on_with_elsewhere(
         answer = session.generate(max_tokens=9)
     assert answer.tokens == expected.tokens
     assert (answer.facts.reused_tokens, answer.facts.computed_tokens, answer.facts.tier) == (158, 1, "host")
-    with Host(TorchEngine(make_pair().ours, pool_tokens=240), below=[Below(HostTier())]) as other:
+    with Host(TorchEngine(make_either().ours, pool_tokens=240), below=[Below(HostTier())]) as other:
         with pytest.raises(Mismatch, match="model is"):
             Session.unpack(other, parcel)
 

@@ -31,8 +31,8 @@ STYLES = pytest.mark.parametrize("style", [GEMMA, SHORT, MISTRAL], ids=["gemma",
 
 
 @pytest.fixture
-def windowed(make_pair: Callable[..., Pair]) -> Callable[[Style], Pair]:
-    return lambda style: make_pair(style[0], **style[1])
+def windowed(make_either: Callable[..., Pair]) -> Callable[[Style], Pair]:
+    return lambda style: make_either(style[0], **style[1])
 
 
 # And how far a logarithm of a probability may be from that of transformers.

@@ -11,16 +11,18 @@ import psutil
 import torch
 
 from ...errors import SostenutoError
+from .. import Mode
 from .cache import folder
 from .lean.linear import packs
 from .lean.native import NotBuilt, native
 from .model import Model
+from .ways import Way
 from .weights import locate
 
 _EXTENSIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
-def examine(model: str | None = None) -> Iterator[tuple[str, str]]:
+def examine(model: str | None = None, mode: Mode = "exact") -> Iterator[tuple[str, str]]:
     """What is found, as headings and sentences, as soon as it is. Loads the model (None: the packaged one)."""
     yield "machine", _machine()
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {_accelerator()}"
@@ -28,13 +30,14 @@ def examine(model: str | None = None) -> Iterator[tuple[str, str]]:
     yield "operations", _operations()
     yield "cache", str(folder())
     try:
-        found = Model.load(locate(model))
+        found = Model.load(locate(model), way=Way(mode=mode))
     except SostenutoError as error:
         yield "model", f"none: {error}"
         return
     dtype, chosen = found.shape.dtype, found.chosen
     yield "model", f"{found.name}, {dtype}, contexts of up to {found.max_positions} tokens"
     yield "path", chosen.path.name + (f", because {chosen.why}" if chosen.why else f", operations in {chosen.kernels}")
+    yield "mode", chosen.mode
     yield "bits", _bits(chosen.path.even)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     yield "memory", f"{most:.0f} MiB at most so far, loading the model included; a host adds its pool"

@@ -152,7 +152,8 @@ class Model:
         self.chosen.path.reweigh(tensors)
 
     def __repr__(self) -> str:
-        return f"<Model {self.name} {self.shape.dtype} on {self.device}>"
+        way = f"{self.chosen.path.name} path, {self.chosen.mode}"
+        return f"<Model {self.name} {self.shape.dtype} on {self.device}, {way}>"
 
     def _check_pieces(self, pieces: Sequence[Piece], pages: Pages) -> None:
         if pages.shape != self.shape:

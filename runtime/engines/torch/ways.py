@@ -11,6 +11,7 @@ import torch
 
 from ....kvstore.pages import Pages
 from ...errors import ModelUnsupported
+from .. import Mode
 from . import probe
 from .cache import folder
 from .general import General
@@ -20,10 +21,6 @@ from .lean.native import Native, NotBuilt, native
 from .pieces import Piece, Step
 from .quants import quants
 from .survey import Findings
-
-Mode = Literal["exact", "fast"]
-"""`exact`: one kind of products whatever the step, so that a row has the same bits in any company where the processor
-gives that. `fast`: steps of few rows read weights in the blocks of their GGUF file, larger ones whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
     """Decided once. Raises ModelUnsupported for what was asked for by name and does not fit or cannot be built."""
     why = unfit(network) if way.path != "general" else "it was asked for"
     if why is None:
-        library, kernels = _library(way)
+        library, kernels = _library(network.device.type, way)
         blocks = _blocks(network, name, library, way) if way.mode == "fast" else None
         lean = Lean(network, found.groups, library, blocks)
         off = probe.off(lean.forward, network, found)
@@ -94,10 +91,12 @@ def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
     return Chosen(General(network, found.groups), why)
 
 
-def _library(way: Way) -> tuple[Native | None, str]:
+def _library(device: str, way: Way) -> tuple[Native | None, str]:
     if way.native is False:
         return None, "torch, as was asked for"
     try:
+        if device != "cpu":
+            raise NotBuilt(f"those in C++ are for the CPU, and the model is on {device}")
         return native(folder()), "C++"
     except NotBuilt as reason:
         if way.native:

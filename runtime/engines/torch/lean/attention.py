@@ -62,7 +62,7 @@ class Plan:
 
     def __init__(self, pieces: Sequence[Piece], pages: Pages, manner: Manner) -> None:
         parts = [torch.arange(piece.positions.start, piece.positions.stop) for piece in pieces]
-        self.positions = torch.cat(parts)
+        self.positions = torch.cat(parts).to(pages.device)
         """The place of each packed token in its own sequence: int64 [tokens]."""
         self._pages = pages
         self._places = manner.groups.places()
@@ -112,10 +112,11 @@ def _part(pieces: Sequence[Piece], pages: Pages, manner: Manner, number: int) ->
             slots = torch.cat([slots[:1].expand(head), slots, slots[-1:].expand(tail)])
             end = _floor(piece.stop + TILE - 1)
             hidden = _hidden(end - _floor(earliest(end - TILE, window)), window, manner.shared).to(pages.k[0].dtype)
-            prompts.append(_Prompt(slice(row, row + len(piece.tokens)), slots, hidden, low, piece.start))
+            rows = slice(row, row + len(piece.tokens))
+            prompts.append(_Prompt(rows, slots.to(pages.device), hidden.to(pages.device), low, piece.start))
         row += len(piece.tokens)
     decode = None if not single else _decode(single, pages, own, window)
-    return _Part(torch.cat(written), decode, tuple(prompts), window)
+    return _Part(torch.cat(written).to(pages.device), decode, tuple(prompts), window)
 
 
 def _decode(single: Sequence[tuple[int, Piece]], pages: Pages, own: slice, window: int | None) -> Decode:
@@ -125,7 +126,7 @@ def _decode(single: Sequence[tuple[int, Piece]], pages: Pages, own: slice, windo
     for at, (_, piece) in enumerate(single):
         held = piece.table[own][: -(-piece.stop // page)]
         tables[at, : len(held)] = torch.tensor(held, dtype=torch.int32)
-    rows = torch.tensor([row for row, _ in single])
+    rows = torch.tensor([row for row, _ in single]).to(pages.device)
     firsts = torch.tensor([earliest(piece.start, window) for _, piece in single], dtype=torch.int32)
     stops = torch.tensor([piece.stop for _, piece in single], dtype=torch.int32)
     return Decode(rows, tables, firsts, stops)

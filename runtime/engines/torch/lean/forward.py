@@ -30,6 +30,8 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 DTYPES = (torch.float32, torch.bfloat16)
 _WIDEST = 512
 """Dimensions of a head at most."""
+DEVICES = ("cpu", "cuda")
+"""Elsewhere than on a CPU all operations are torch's, and nothing is promised of a row's bits."""
 Norms = tuple[torch.Tensor, torch.Tensor, float]
 Attend = Callable[[int, torch.Tensor, Angles, Norms | None], torch.Tensor]
 
@@ -41,13 +43,16 @@ def unfit(network: Any) -> str | None:
         return f"the family {config.model_type} is none of {', '.join(FAMILIES)}"
     if getattr(config, "hidden_act", "silu") != "silu":
         return f"its activation is {config.hidden_act}, not silu"
-    if network.dtype not in DTYPES or network.device.type != "cpu":
+    if network.dtype not in DTYPES or network.device.type not in DEVICES:
         return f"it is in {str(network.dtype).removeprefix('torch.')} on {network.device.type}"
     shared = config.num_attention_heads // config.num_key_value_heads
     if shared > TILE or network.model.layers[0].self_attn.head_dim > _WIDEST:
         return f"{shared} heads share keys, or a head is wider than {_WIDEST}: more than a tile of ours holds"
     strange = sorted(type(each).__name__ for each in network.modules() if not _known(type(each).__name__))
-    return f"it has modules of its own: {', '.join(strange[:3])}" if strange else None
+    if strange:
+        return f"it has modules of its own: {', '.join(strange[:3])}"
+    part = 2 * len(network.model.rotary_emb.inv_freq)
+    return None if part == network.model.layers[0].self_attn.head_dim else f"it turns {part} numbers of a head alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,9 @@ class Lean:
         """
         config, body = network.config, network.model
         self._native, self._blocks = native, blocks
-        # Torch's products of float32 do not give that on any processor tried.
-        self._even: bool = blocks is None and (native is not None or network.dtype == torch.bfloat16)
+        # Torch's products of float32 do not give that on any processor tried, and none of another device is.
+        sure = native is not None or (network.dtype == torch.bfloat16 and network.device.type == "cpu")
+        self._even: bool = blocks is None and sure
         self._parameters = dict(network.named_parameters(remove_duplicate=False))
         self._places: dict[int, list[tuple[Weight, slice]]] = {}
         self._dim = int(body.layers[0].self_attn.head_dim)
@@ -139,7 +145,7 @@ class Lean:
         self, tokens: Sequence[int], positions: torch.Tensor, attend: Attend, wanted: Sequence[int]
     ) -> torch.Tensor:
         """A step of one row is run as two equal ones: products of one row round otherwise than those of several."""
-        ids, eps = torch.tensor(tokens), self._eps
+        ids, eps = torch.tensor(tokens, device=self._embed.device), self._eps
         if len(ids) == 1:
             ids, positions = ids.expand(2), positions.expand(2)
         turns = positions[:, None].float() * self._turn[0]
@@ -154,7 +160,7 @@ class Lean:
         if not wanted:
             return rows[:0].float()
         last = [*wanted, *wanted] if len(wanted) == 1 else list(wanted)
-        return self._head(rows[torch.tensor(last)])[: len(wanted)].float()
+        return self._head(rows[torch.tensor(last, device=rows.device)])[: len(wanted)].float()
 
     def _layer(self, layer: Any) -> _Layer:
         own, mlp = layer.self_attn, layer.mlp

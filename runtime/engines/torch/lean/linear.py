@@ -92,7 +92,8 @@ class Narrow:
 
 def fastest(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Weight:
     """The fastest that this torch has for the weight."""
-    return Packed(weight, bias) if weight.dtype == torch.bfloat16 and packs() else Plain(weight, bias)
+    here = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+    return Packed(weight, bias) if here and packs() else Plain(weight, bias)
 
 
 @cache

@@ -5,7 +5,8 @@ Each gives a row the same bits in any company.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -30,14 +31,26 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class _Gather:
+    """Rows that gather equally many positions."""
+
+    rows: torch.Tensor
+    slots: torch.Tensor  # [rows * span]
+    hidden: torch.Tensor  # [rows, 1, 1, span], 0 or -inf
+
+
+@dataclass(frozen=True, slots=True)
 class Decode:
     """Rows of one token each, and where they look: at positions firsts...stops-1 of their own pages."""
 
     rows: torch.Tensor
+    """On the device of the pages; all else on the CPU."""
     tables: torch.Tensor
     """int32 [rows, pages]; what is beyond a row's length is not looked at."""
     firsts: torch.Tensor
     stops: torch.Tensor
+    gathers: list[_Gather] = field(default_factory=list)
+    """What the layers of a step have in common: made for the first of them, where they are torch's."""
 
 
 def norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -72,16 +85,11 @@ def turn_and_write(
 
 def decode(query: torch.Tensor, store: Store, where: Decode, scale: float) -> torch.Tensor:
     """[rows, heads, dim] for [rows, heads, dim]. Gathered in batches of equal length, which follows from each own."""
+    if not where.gathers:
+        where.gathers.extend(_gathers(where, store.page, query))
     out = torch.empty_like(query)
-    spans: dict[int, list[int]] = {}
-    lengths = (where.stops - where.firsts).tolist()
-    for row, length in enumerate(lengths):
-        spans.setdefault(padded(length, store.page), []).append(row)
-    for span, rows in spans.items():
-        most = max(1, _GATHER // span)
-        for at in range(0, len(rows), most):
-            some = torch.tensor(rows[at : at + most])
-            out[some] = _gathered(query[some], store, where, some, span, scale)
+    for each in where.gathers:
+        out[each.rows] = _look(query[each.rows], store, each, scale)
     return out
 
 
@@ -101,20 +109,32 @@ def turned(
     return both[:, :count], both[:, count:], value
 
 
-def _gathered(
-    query: torch.Tensor, store: Store, where: Decode, rows: torch.Tensor, span: int, scale: float
-) -> torch.Tensor:
-    kv_heads, _, dim = store.k.shape
+def _gathers(where: Decode, page: int, like: torch.Tensor) -> Iterator[_Gather]:
+    spans: dict[int, list[int]] = {}
+    for row, length in enumerate((where.stops - where.firsts).tolist()):
+        spans.setdefault(padded(length, page), []).append(row)
+    for span, rows in spans.items():
+        most = max(1, _GATHER // span)
+        for at in range(0, len(rows), most):
+            yield _gather(where, torch.tensor(rows[at : at + most]), span, page, like)
+
+
+def _gather(where: Decode, rows: torch.Tensor, span: int, page: int, like: torch.Tensor) -> _Gather:
     lengths = (where.stops - where.firsts)[rows]
     offset = torch.arange(span)
     # Padding repeats a slot of the row itself: 0 times a stranger's NaN would be NaN.
     position = where.firsts[rows, None] + torch.minimum(offset[None], lengths[:, None] - 1)
-    slots = where.tables[rows].long().gather(1, position.long() // store.page) * store.page + position % store.page
-    hidden = torch.zeros(len(rows), 1, 1, span, dtype=query.dtype)
+    slots = where.tables[rows].long().gather(1, position.long() // page) * page + position % page
+    hidden = torch.zeros(len(rows), 1, 1, span, dtype=like.dtype)
     hidden.masked_fill_((offset[None] >= lengths[:, None])[:, None, None], float("-inf"))
+    return _Gather(*(each.to(like.device) for each in (rows, slots.view(-1), hidden)))
+
+
+def _look(query: torch.Tensor, store: Store, at: _Gather, scale: float) -> torch.Tensor:
+    kv_heads, _, dim = store.k.shape
     k, v = (
-        side.index_select(1, slots.view(-1)).view(kv_heads, len(rows), span, dim).transpose(0, 1)
+        side.index_select(1, at.slots).view(kv_heads, len(query), -1, dim).transpose(0, 1)
         for side in (store.k, store.v)
     )
-    shared = query.view(len(rows), kv_heads, -1, dim)
-    return F.scaled_dot_product_attention(shared, k, v, attn_mask=hidden, scale=scale).reshape(len(rows), -1, dim)
+    shared = query.view(len(query), kv_heads, -1, dim)
+    return F.scaled_dot_product_attention(shared, k, v, attn_mask=at.hidden, scale=scale).reshape(len(query), -1, dim)
