@@ -326,12 +326,8 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     _mode_option(parser)
     parser.add_argument("--out", type=Path, default=Path("sostenuto-costs.json"), metavar="FILE")
     parser.add_argument("--runs", type=_positive, default=5, metavar="N", help="the best of so many runs (default: 5)")
-    parser.add_argument(
-        "--seconds", type=_positive, default=90, metavar="S", help="about so long at most, after loading (default: 90)"
-    )
-    parser.add_argument(
-        "--literal", action="store_true", help="print the costs as they stand in scheduler/costs.py too"
-    )
+    parser.add_argument("--seconds", type=_positive, default=90, metavar="S", help="so long at most (default: 90)")
+    parser.add_argument("--literal", action="store_true", help="print the costs as scheduler/costs.py has them, too")
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -339,16 +335,14 @@ def _calibrate(options: argparse.Namespace) -> int:
     from .calibrate import POOL_TOKENS, Effort, Tried, calibrate, literal, told
 
     out: Path = options.out
-    if not out.resolve().parent.is_dir():
-        raise ValueError(f"--out: there is no folder {out.resolve().parent}")
+    near = out.resolve().parent
+    if not near.is_dir():
+        raise ValueError(f"--out: there is no folder {near}")
     engine = open_engine(Wanted(model=options.model, pool_tokens=POOL_TOKENS, mode=options.mode))
-    near, machine = out.resolve().parent, f"{os.cpu_count()} processors"
-    effort = Effort(options.runs, options.seconds)
+    effort, machine = Effort(options.runs, options.seconds), f"{os.cpu_count()} processors"
     found = calibrate(cast(Tried, engine), near=near, clock=time.perf_counter, effort=effort, machine=machine)
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{told(found)}\nwritten to {out}")
-    if options.literal:
-        print(literal(Costs.read(found["costs"])))
+    print(told(found), f"written to {out}", *([literal(Costs.read(found["costs"]))] * options.literal), sep="\n")
     return 0
 
 
