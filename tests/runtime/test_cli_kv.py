@@ -208,6 +208,9 @@ def test_gc_drops_what_no_snapshot_needs_where_that_is_asked_for(
     as_json(capsys, "gc", tier, "--unmarked")
     after = as_json(capsys, "ls", tier)
     assert 0 < after["blocks"] < before["blocks"]
+    for listing in (before, after):
+        for snapshot in listing["snapshots"]:
+            assert snapshot.pop("age_seconds") >= 0
     assert after["snapshots"] == before["snapshots"]
     assert as_json(capsys, "verify", tier)["faults"] == []
 
