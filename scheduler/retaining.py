@@ -158,8 +158,8 @@ class Retaining:
             if pause is None:
                 continue
             more = self._policy.renew(self.books, program, pause)
-            if more.seconds > 0:
-                until = self.books.now + more.seconds
+            until = self.books.now + more.seconds
+            if until > self.books.now:  # late on a clock a few picoseconds more are none, and would be due for ever
                 self.holds.extend(program, branch, until)
                 self._effects += [Extend(program.id, branch, until, more.why), Wake(until, "a hold ends")]
                 self._giving(program)

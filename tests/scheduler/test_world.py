@@ -161,6 +161,19 @@ def test_a_hold_whose_time_is_over_goes_on_as_long_as_its_policy_wants() -> None
     assert stage.kernel.soonest is None
 
 
+def test_a_hold_that_is_to_go_on_for_less_than_the_clock_can_tell_is_over() -> None:
+    def hardly(world: World, program: Program, pause: Pause) -> Retention:
+        return Retention(1e-13, "still away")
+
+    stage = under(replace(holding(10.0), renew=hardly))
+    stage.now = 16_000.0
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    (over,) = stage.tell(Tick(), after=10.0)
+    assert isinstance(over, Release)
+    assert over.how == "expired"
+
+
 def test_what_gave_way_is_fetched_before_it_is_expected_and_found_on_the_device() -> None:
     def ahead(world: World, program: Program, pause: Pause) -> float:
         return 20.0
