@@ -85,9 +85,9 @@ COPYING = Policy("copying", retain=lambda world, program, pause: Retention(0.0, 
 """Holds nothing and copies all; what gave way is fetched when its tools are back."""
 
 
-@pytest.mark.parametrize("way", ["out", "back"])
+@pytest.mark.parametrize("leg", ["out", "back"])
 def test_31_a_result_that_comes_while_its_context_is_on_its_way_is_served_once_and_rightly(
-    tiny: Pair, stages: Stages, way: str
+    tiny: Pair, stages: Stages, leg: str
 ) -> None:
     tier, prompt = Slow(), draw(40, seed=2)
     engine = TorchEngine(tiny.ours, pool_tokens=128)
@@ -95,10 +95,10 @@ def test_31_a_result_that_comes_while_its_context_is_on_its_way_is_served_once_a
     with Loop(engine, COPYING, below=[Below(tier, 4096)]) as loop:
         loop.watch(effects.append)
         stage = Stage(loop)
-        if way == "back":
+        if leg == "back":
             tier.open.set()
         first = read(stage.submit(prompt, "a", tools_called=lambda text, reason: ("look",)))
-        if way == "back":
+        if leg == "back":
             still(loop)
             tier.open.clear()
             while tier.asked.acquire(blocking=False):
