@@ -239,7 +239,7 @@ def test_the_address_is_printed_with_the_port_that_the_system_chose(
     monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
     serve(quick, port=0)
     name, _, url = capsys.readouterr().out.strip().rpartition(" on ")
-    assert name == quick.engine.name
+    assert name == f"{quick.engine.name}, mode exact,"
     assert url.startswith("http://127.0.0.1:")
     assert url.endswith("/v1")
     assert not url.endswith(":0/v1")
