@@ -307,6 +307,7 @@ class Host:
 
         Their answers come with the reason `abort` and all that was said, and a session can go on with them.
         """
+        self._workshop.wait()  # a turn whose grammar is being built is one of them
         return self.loop.abort(program)
 
     def update_weights(

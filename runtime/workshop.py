@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from contextvars import copy_context
-from threading import Lock, Thread, Timer
+from threading import Condition, Lock, Thread, Timer
 from typing import TypeAlias
 
 from ..tools import Grammar, GrammarRefused
@@ -34,6 +34,8 @@ class Workshop:
         self._making: set[str] = set()
         self._late: set[str] = set()
         self._lock = Lock()
+        self._coming = 0
+        self._handed = Condition()
 
     def begin(self, key: str, build: Build) -> Built:
         """What `build` gives or raises, or GrammarRefused after the deadline. `key` is the same for equal work."""
@@ -82,19 +84,25 @@ class Workshop:
         ticket = Ticket(given_up)
 
         def done(built: Built) -> None:
-            if built.cancelled():
-                return
-            error = built.exception()
-            if error is not None:
-                ticket.put(error)
-                return
             try:
-                submit(built.result(), ticket)
-            except BaseException as fault:  # as above: the host may be closed by now
+                if not built.cancelled():
+                    submit(built.result(), ticket)
+            except BaseException as fault:  # of the grammar, or as above: the host may be closed by now
                 ticket.put(fault)
+            finally:
+                with self._handed:
+                    self._coming -= 1
+                    self._handed.notify_all()
 
+        with self._handed:
+            self._coming += 1
         built.add_done_callback(done)
         return ticket
+
+    def wait(self) -> None:
+        """Until all that event loops have asked for so far is handed in, or was refused: the deadline at most."""
+        with self._handed:
+            self._handed.wait_for(lambda: not self._coming, self._deadline)
 
     def _give_up(self, key: str, built: Built) -> None:
         with self._lock:

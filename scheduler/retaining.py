@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from ..kvstore import BlockHash, Branch, Grouped, PageId, resume
 from .books import Books
@@ -14,6 +15,7 @@ from .left import Left
 from .marks import Marks
 from .moves import Moves
 from .policies import Policy
+from .policies.worth import LONGEST_S
 from .prefetching import Prefetching
 from .turn import Turn
 from .world import Pause, Program, Waiting
@@ -43,6 +45,7 @@ class Retaining:
         """A turn ended by calling tools: its program will come back for what it leaves."""
         line, program = pause.branch, turn.program
         retention = self._policy.retain(self.books, program, pause)
+        retention = replace(retention, seconds=min(retention.seconds, LONGEST_S))  # every hold ends, whatever is said
         if not len(branch):
             return
         pages = branch.pages
@@ -158,7 +161,7 @@ class Retaining:
             if pause is None:
                 continue
             more = self._policy.renew(self.books, program, pause)
-            until = self.books.now + more.seconds
+            until = self.books.now + min(more.seconds, LONGEST_S)
             if until > self.books.now:  # late on a clock a few picoseconds more are none, and would be due for ever
                 self.holds.extend(program, branch, until)
                 self._effects += [Extend(program.id, branch, until, more.why), Wake(until, "a hold ends")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -159,6 +160,14 @@ def test_a_hold_whose_time_is_over_goes_on_as_long_as_its_policy_wants() -> None
     assert isinstance(over, Release)
     assert over.how == "expired"
     assert stage.kernel.soonest is None
+
+
+def test_a_hold_ends_after_an_hour_whatever_its_policy_says() -> None:
+    stage = under(holding(math.inf))
+    stage.run("a1", range(8), program="a")
+    (hold, _) = stage.pause("a1")
+    assert isinstance(hold, Hold)
+    assert hold.until == 3600.0
 
 
 def test_a_hold_that_is_to_go_on_for_less_than_the_clock_can_tell_is_over() -> None:
