@@ -17,7 +17,7 @@ from ..doors.langgraph import ChatSostenuto, ToolGuard, wrap
 from ..doors.langgraph_messages import KEY
 from ..doors.langgraph_tools import Guard
 from ..doors.langgraph_unreadable import REJECTED
-from ..errors import Refused
+from ..errors import Refused, RepairsSpent
 from ..host import Host
 from .tasks import Task
 
@@ -34,6 +34,8 @@ class Run:
     """When each message came, in seconds."""
     refused: str = ""
     """Why it could not go on, if it could not."""
+    gave_up: str = ""
+    """Why it was not asked again, if its model wrote no call that could be read."""
 
     @property
     def pauses(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ class Run:
     @property
     def unread(self) -> int:
         """Answers that held no readable call."""
-        return sum(bool(m.invalid_tool_calls) for m in self.messages if isinstance(m, AIMessage))
+        return sum(bool(m.invalid_tool_calls) for m in self.messages if isinstance(m, AIMessage)) + bool(self.gave_up)
 
     @property
     def dispatched(self) -> tuple[ToolCall, ...]:
@@ -140,7 +142,7 @@ async def run_all(
         clock = asyncio.get_running_loop()
         config = {"configurable": {"thread_id": task.id, "tenant": tenant}}
         asked = {"messages": [("user", task.question)]}
-        refused = ""
+        refused = gave_up = ""
         try:
             async for update in agent.astream(asked, config, stream_mode="updates"):
                 for change in update.values():
@@ -150,6 +152,8 @@ async def run_all(
                         told(task, message)
         except Refused as refusal:  # the others go on: one context that outgrew the pool is its own affair
             refused = str(refusal)
-        return Run(task, tuple(messages), tuple(times), refused)
+        except RepairsSpent as spent:  # so small a model may not find a call that ends
+            gave_up = str(spent)
+        return Run(task, tuple(messages), tuple(times), refused, gave_up)
 
     return tuple(await asyncio.gather(*(one(task) for task in tasks)))

@@ -70,7 +70,9 @@ def table(runs: tuple[Run, ...]) -> None:
                 f"{_short(run.task.id, 22):<22}{number:>5}{turn['prompt_tokens']:>8}{turn['reused_tokens']:>8}"
                 f"{computed:>9}{pause:>9}  {turn['why']}{queued}{held}"
             )
-        if run.refused:
+        if run.gave_up:
+            say(f"{_short(run.task.id, 22):<22}{'-':>5}  gave up: {run.gave_up}")
+        elif run.refused:
             say(f"{_short(run.task.id, 22):<22}{'-':>5}  refused: {run.refused}")
 
 
