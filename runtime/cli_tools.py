@@ -127,7 +127,7 @@ def _wrong(row: Mapping[str, Any], schema: Judged | None, checks: Mapping[str, V
     verdict = decide(call, [schema.tool], checks)
     if isinstance(verdict, Dispatch):
         return []
-    return [f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in verdict.problems]
+    return [str(problem) for problem in verdict.problems]
 
 
 _FAULT = "\0fault"

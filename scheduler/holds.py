@@ -9,6 +9,7 @@ from ..kvstore import BlockHash, Branch, Grouped, Ledger
 from .effects import Effect, Hold, Release, Wake
 from .events import Ending, TurnId
 from .policies import Retention
+from .policies.worth import LONGEST_S
 from .world import Program
 
 
@@ -56,7 +57,7 @@ class Holds:
         """Hold what a turn (its id, its line of conversation) leaves behind, as far as the budget goes."""
         name, line = turn
         key = lease_key(program.id, line)
-        until = now + retention.seconds
+        until = now + min(retention.seconds, LONGEST_S)  # whatever its policy says
         with branch.freeze() as frozen:
             lease = self._ledger.hold(key, frozen, until=until, budget=self._budget)
         if not lease.pages:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from ..kvstore import BlockHash, Branch, Grouped, PageId, resume
 from .books import Books
@@ -45,7 +44,6 @@ class Retaining:
         """A turn ended by calling tools: its program will come back for what it leaves."""
         line, program = pause.branch, turn.program
         retention = self._policy.retain(self.books, program, pause)
-        retention = replace(retention, seconds=min(retention.seconds, LONGEST_S))  # every hold ends, whatever is said
         if not len(branch):
             return
         pages = branch.pages

@@ -70,13 +70,16 @@ class Problem:
     """JSON Pointer into the arguments; empty for the call as a whole."""
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
 
 def compact(problems: Sequence[Problem], *, shape: str = "", tools: Sequence[str] = ()) -> str:
     """The message handed back to the model: what was wrong, the shape expected, the names that exist.
 
     At most SHOWN problems, no traceback, the same bytes for the same input.
     """
-    shown = [f"{p.path}: {p.message}" if p.path else p.message for p in problems[:SHOWN]]
+    shown = [str(problem) for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         shown.append(f"and {len(problems) - SHOWN} more")
     lines = ["The tool was not called. " + "; ".join(shown) + "."]

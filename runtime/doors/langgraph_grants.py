@@ -33,7 +33,7 @@ class AskPerson:
                 "grant": required.tool.name,
                 "call": required.call,
                 "arguments": dict(required.arguments),
-                "why": [f"{each.path}: {each.message}" if each.path else each.message for each in required.gap],
+                "why": [str(each) for each in required.gap],
             }
         )
         said = answer.get(required.call) if isinstance(answer, Mapping) else answer if required.alone else None

@@ -72,7 +72,7 @@ def write_message(answer: Answer, *, model: str, fingerprint: str) -> AIMessage:
     invalid = []
     # A call of an unknown tool is a call: whoever runs tools answers it. What could not be read is none.
     if outcome.kind in ("malformed", "truncated") and outcome.problems:
-        told = "; ".join(f"{one.path}: {one.message}" if one.path else one.message for one in outcome.problems)
+        told = "; ".join(map(str, outcome.problems))
         invalid.append(InvalidToolCall(name=None, args=answer.text, id=None, error=told, type="invalid_tool_call"))
     message = AIMessage(content=content, tool_calls=calls, invalid_tool_calls=invalid)
     message.usage_metadata = usage_of(answer.facts)

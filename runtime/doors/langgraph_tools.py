@@ -25,7 +25,7 @@ from ..execute.policy import Policy
 from .langgraph_grants import Ceilings, ceilings_of, masked, server_of, spec_of
 from .langgraph_jobs import ToolMessages, configured, key_of, messages_of, sibling_in, sibling_of
 from .langgraph_saver_copies import copied_from
-from .langgraph_unreadable import REJECTED, AnsweringNode, corrections, rejected_in_a_row
+from .langgraph_unreadable import REJECTED, AnsweringNode, check_repairs, corrections
 
 Result = ToolMessage | Command[Any]
 REPAIRS = 3
@@ -134,9 +134,7 @@ class Guard:
             )
         self._executor.reject(verdict.call, place, "invalid" if request.tool is not None else "unknown tool", sibling)
         told = verdict.message
-        before = rejected_in_a_row(messages_of(request.state))
-        if before >= self._repairs:
-            raise RepairsSpent(f"{before + 1} tool calls in a row were rejected; the last: {told}")
+        check_repairs(messages_of(request.state), self._repairs, told)
         return _error(request, told, rejected=True)
 
 

@@ -42,6 +42,13 @@ def rejected_in_a_row(messages: Sequence[AnyMessage]) -> int:
     return count
 
 
+def check_repairs(messages: Sequence[AnyMessage], repairs: int, told: str) -> None:
+    """Raises RepairsSpent if this rejected call, of which `told` is said, is one more in a row than `repairs`."""
+    before = rejected_in_a_row(messages)
+    if before >= repairs:
+        raise RepairsSpent(f"{before + 1} tool calls in a row were rejected; the last: {told}")
+
+
 def tools_condition(state: Any) -> str:
     """Where a graph goes behind its model: to `tools` for calls, read or not, else to its end.
 
@@ -69,8 +76,8 @@ class AnsweringNode(ToolNode):
         messages = messages_of(given)
         said = messages[-1] if messages else None
         told = corrections(said) if isinstance(said, AIMessage) else []
-        if told and (before := rejected_in_a_row(messages)) >= self.repairs:
-            raise RepairsSpent(f"{before + 1} tool calls in a row were rejected; the last: {told[-1].text}")
+        if told:
+            check_repairs(messages, self.repairs, told[-1].text)
         return told
 
 

@@ -44,7 +44,7 @@ def not_begun(job: Job, why: str, *, given_up: bool = False) -> Outcome:
 
 def refuse(job: Job, problems: Sequence[Problem]) -> Outcome:
     """No grant allows it. What it would need is said, and nothing of who could give it."""
-    told = "; ".join(f"{each.path}: {each.message}" if each.path else each.message for each in problems[:SHOWN])
+    told = "; ".join(map(str, problems[:SHOWN]))
     return Outcome("denied", told=f"{job.tool.name} was not called, since it is not allowed here: {told}."[:SAID])
 
 

@@ -135,8 +135,6 @@ class Batch:
         """What has been said and not been told: for whoever may take a turn out, and must know what it has."""
         told = Landed()
         for turn in self._speaking.values():
-            turn.spoken += self._steps - turn.since
-            turn.since = self._steps
             self._tell(turn, told)
         return tuple(told.progress)
 
@@ -207,19 +205,11 @@ class Batch:
         turn.entered, turn.base = self._steps, turn.known * self._granule
         self._seen += turn.base
         landed.spoke.append(turn)
-        self._tell(turn, landed, computed=whole)
-        if turn.spoken >= turn.out:
-            landed.ended.append(turn)
-            self.leave(turn)
-            return
-        self._check(turn)
-        self._next(turn)
+        self._said(turn, landed, computed=whole)
 
-    def _said(self, turn: Running, landed: Landed) -> None:
-        """Its answer has filled the room that there is, or is over."""
-        turn.spoken += self._steps - turn.since
-        turn.since = self._steps
-        self._tell(turn, landed)
+    def _said(self, turn: Running, landed: Landed, *, computed: int = 0) -> None:
+        """Its prompt is read, its answer has filled the room that there is, or it is over."""
+        self._tell(turn, landed, computed=computed)
         if turn.spoken >= turn.out:
             landed.ended.append(turn)
             self.leave(turn)
@@ -229,6 +219,7 @@ class Batch:
 
     def _tell(self, turn: Running, landed: Landed, *, computed: int = 0) -> None:
         """Granules that are whole by now; of what was said all but the last one is computed."""
+        self._count_spoken(turn)
         whole = len(turn.say) if turn.spoken >= turn.out else turn.spoken // self._granule
         more = turn.say[turn.said : whole]
         if more or computed:
@@ -253,8 +244,11 @@ class Batch:
         else:
             self._short.pop(turn.turn, None)
 
-    def _silence(self, turn: Running) -> None:
+    def _count_spoken(self, turn: Running) -> None:
         turn.spoken += self._steps - turn.since
         turn.since = self._steps
+
+    def _silence(self, turn: Running) -> None:
+        self._count_spoken(turn)
         turn.speaks = False
         self._seen -= turn.base + self._steps - turn.entered

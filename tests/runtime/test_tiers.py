@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sostenuto.runtime.journal import replay
 from sostenuto.runtime.loop import Loop
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.runtime.session import Session
+from sostenuto.runtime.ticket import Ticket
 from sostenuto.scheduler import Drop, Effect, Interrupted, Move, ProgramId, Start, named
 
 from .conftest import Pair, Stage, Told, draw, read, still
@@ -206,21 +208,16 @@ def test_a_turn_that_is_cancelled_while_it_is_fetched_leaves_nothing(tiny: Pair,
         """Cancels the turn that it is asked for before it answers."""
 
         async def get(self, names: Iterable[BlockHash]) -> Mapping[BlockHash, memoryview]:
-            cancel()
+            submitted.result(30).cancel()
             return await super().get(names)
 
+    submitted: Future[Ticket] = Future()  # the tier may be asked before `submit` has come back
     stage = stages(tiny.ours, pool=128, below=[Below(Slow())])
     first = pause(stage, draw(60))
     rivals(stage)
     started: list[Effect] = []
     stage.loop.watch(lambda effect: started.append(effect) if isinstance(effect, Start) else None)
-    tokens = longer(draw(60), first)
-    ticket: Any = None
-
-    def cancel() -> None:
-        ticket.cancel()
-
-    ticket = stage.submit(tokens, "a")
+    submitted.set_result(stage.submit(longer(draw(60), first), "a"))
     stage.loop.ask()
     flush(stage)
     assert "0 waiting | 0 running | <Ledger 0/16 taken" in stage.loop.ask()
