@@ -17,7 +17,7 @@ import argparse
 import json
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -33,6 +33,7 @@ from sostenuto.runtime.engines import Said
 from sostenuto.runtime.engines.torch.engine import Step, TorchEngine
 from sostenuto.runtime.engines.torch.model import Model
 from sostenuto.runtime.engines.torch.weights import locate
+from sostenuto.runtime.errors import Refused
 from sostenuto.runtime.learnt import load_policy
 from sostenuto.runtime.loop import Loop
 from sostenuto.runtime.request import Request
@@ -41,7 +42,7 @@ from sostenuto.runtime.simulating import Pool, kernel_for
 from sostenuto.runtime.ticket import Ended
 from sostenuto.runtime.traces import Arrangement, arranged, open_trace
 from sostenuto.scheduler import Closed, Costs, ProgramId, Setting, ToolEnded, ToolStarted
-from sostenuto.scheduler.simulator import Conditions, Session, Workload, load_of, simulate
+from sostenuto.scheduler.simulator import Call, Conditions, Session, Workload, load_of, simulate
 
 OUT = Path(__file__).parent / "results" / "live_vs_sim.json"
 CALIBRATE_S = 40.0
@@ -58,6 +59,8 @@ class Seen:
     reused_share: float
     recomputed_tokens: int
     preemptions: int
+    refused: int
+    """Jobs of which a call cannot fit the pool."""
     spread_tokens: int = 0
     """By how much recomputed tokens differ between draws: their standard deviation."""
 
@@ -143,7 +146,7 @@ def simulated(
         [jct for one in tallies for jct in one.jcts],
         [wait for one in tallies for wait in one.resumed],
         (*counts, round(fmean(recomputed))),
-        round(sum(one.preemptions for one in tallies) / len(every)),
+        (round(sum(one.preemptions for one in tallies) / len(every)), sum(one.refusals for one in every[0])),
     )
     return replace(seen, spread_tokens=round(pstdev(recomputed)))
 
@@ -212,11 +215,29 @@ def live(
         steps += engine.steps
     counts = (sum(run.prompt for run in runs), sum(run.reused for run in runs), sum(run.recomputed for run in runs))
     jcts, resumed = [each for run in runs for each in run.jcts], [each for run in runs for each in run.resumed]
-    return _seen(jcts, resumed, counts, sum(run.preemptions for run in runs)), steps
+    rare = (sum(run.preemptions for run in runs), sum(run.refused for run in runs))
+    return _seen(jcts, resumed, counts, rare), steps
 
 
-_Words = tuple[tuple[int, ...], tuple[int, ...]]
-"""A prompt, and what is to be said."""
+@dataclass(frozen=True, slots=True)
+class _Spelled:
+    """A call in tokens of the model: its prompt, and what is to be said."""
+
+    call: Call
+    prompt: tuple[int, ...]
+    says: tuple[int, ...]
+
+
+def _jobs(calls: Iterable[_Spelled]) -> Iterator[list[_Spelled]]:
+    """A job is over with the call that calls no tools, or with the last."""
+    job: list[_Spelled] = []
+    for one in calls:
+        job.append(one)
+        if not one.call.tools:
+            yield job
+            job = []
+    if job:
+        yield job
 
 
 class _Live:
@@ -225,7 +246,7 @@ class _Live:
     def __init__(self, loop: Loop, sessions: Iterator[Session], vocab: int) -> None:
         self.jcts: list[float] = []
         self.resumed: list[float] = []
-        self.prompt = self.reused = self.recomputed = self.preemptions = 0
+        self.prompt = self.reused = self.recomputed = self.preemptions = self.refused = 0
         self._loop, self._sessions, self._vocab = loop, sessions, vocab
         self._names: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -242,39 +263,37 @@ class _Live:
 
     def _session(self, session: Session) -> None:
         program = ProgramId(f"{session.tenant}/{session.name}")
-        context: list[int] = []
-        began, resumes = perf_counter(), False
-        for number, call in enumerate(session.calls):
-            last = number == len(session.calls) - 1
-            context = [*context[: call.keep], *self._known(call.add)]
-            says, tools = self._known(call.say), () if last else call.tools
-            self._ask(program, (tuple(context), says), tools, resumes=resumes)
-            context += says
-            resumes = bool(tools)
-            if not tools:
-                self._loop.tell(Closed(program))
+        jobs = list(_jobs(self._spelled(session.calls)))
+        for number, job in enumerate(jobs):
+            began = perf_counter()
+            try:
+                self._job(program, job, f"{session.name}.{number}")
+            except Refused:  # nobody goes on with a job of which a call was refused
+                self._loop.tell(Closed(program, "failed"))
                 with self._lock:
-                    self.jcts.append(perf_counter() - began)
-                sleep(0.0 if last else call.pause)
-                began = perf_counter()
+                    self.refused += 1
                 continue
-            for at, tool in enumerate(tools):
-                self._loop.tell(ToolStarted(program, tool, f"{session.name}.{number}.{at}"))
-            sleep(call.pause)
-            for at, tool in enumerate(tools):
-                self._loop.tell(ToolEnded(program, tool, f"{session.name}.{number}.{at}"))
+            self._loop.tell(Closed(program))
+            with self._lock:
+                self.jcts.append(perf_counter() - began)
+            sleep(job[-1].call.pause if job is not jobs[-1] else 0.0)
 
-    def _ask(
-        self,
-        program: ProgramId,
-        words: tuple[tuple[int, ...], tuple[int, ...]],
-        tools: tuple[str, ...],
-        *,
-        resumes: bool,
-    ) -> None:
-        prompt, says = words
-        sampling = Sampling(max_tokens=len(says))
-        request = Request(program, "main", prompt, sampling, forced=says, tools_called=lambda text, reason: tools)
+    def _job(self, program: ProgramId, job: Sequence[_Spelled], name: str) -> None:
+        for number, one in enumerate(job):
+            tools = () if one is job[-1] else one.call.tools
+            self._ask(program, one, tools, resumes=number > 0)
+            for at, tool in enumerate(tools):
+                self._loop.tell(ToolStarted(program, tool, f"{name}.{number}.{at}"))
+            if tools:
+                sleep(one.call.pause)
+            for at, tool in enumerate(tools):
+                self._loop.tell(ToolEnded(program, tool, f"{name}.{number}.{at}"))
+
+    def _ask(self, program: ProgramId, one: _Spelled, tools: tuple[str, ...], *, resumes: bool) -> None:
+        sampling = Sampling(max_tokens=len(one.says))
+        request = Request(
+            program, "main", one.prompt, sampling, forced=one.says, tools_called=lambda text, reason: tools
+        )
         came, first = perf_counter(), None
         for piece in self._loop.submit(request):
             if isinstance(piece, Ended):
@@ -288,6 +307,14 @@ class _Live:
                 if resumes:
                     self.resumed.append(first - came)
 
+    def _spelled(self, calls: Sequence[Call]) -> Iterator[_Spelled]:
+        context: list[int] = []
+        for call in calls:
+            context = [*context[: call.keep], *self._known(call.add)]
+            says = self._known(call.say)
+            yield _Spelled(call, tuple(context), says)
+            context += says
+
     def _known(self, names: Sequence[int]) -> tuple[int, ...]:
         """The trace's names as tokens of the model, each its own as far as there are enough."""
         with self._lock:
@@ -296,12 +323,14 @@ class _Live:
 
 def table(name: str, sim: Seen, real: Seen, *, first: bool) -> list[str]:
     """Simulated and live, side by side."""
-    head = f"{'':<14}{'':<11}{'JCT mean':>10}{'TTFT p50':>10}{'reused':>9}{'recomputed':>12}{'preempted':>11}"
+    titles = f"{'JCT mean':>10}{'TTFT p50':>10}{'reused':>9}{'recomputed':>12}{'preempted':>11}{'refused':>9}"
+    head = f"{'':<14}{'':<11}{titles}"
     lines = [head] if first else []
     for what, seen in (("simulated", sim), ("live", real)):
         spread = f"   +- {seen.spread_tokens}" if seen.spread_tokens else ""
         numbers = f"{seen.jct_mean_s:>10.2f}{seen.ttft_resume_p50_s:>10.3f}{seen.reused_share:>9.3f}"
-        lines.append(f"{name:<14}{what:<11}{numbers}{seen.recomputed_tokens:>12}{seen.preemptions:>11}{spread}")
+        rare = f"{seen.recomputed_tokens:>12}{seen.preemptions:>11}{seen.refused:>9}"
+        lines.append(f"{name:<14}{what:<11}{numbers}{rare}{spread}")
     return lines
 
 
@@ -337,10 +366,10 @@ def _workload(asked: argparse.Namespace, seed: int) -> Workload:
     return replace(workload, name=Path(name).name, sessions=begun)
 
 
-def _seen(jcts: Sequence[float], resumed: Sequence[float], counts: tuple[int, int, int], preemptions: int) -> Seen:
+def _seen(jcts: Sequence[float], resumed: Sequence[float], counts: tuple[int, int, int], rare: tuple[int, int]) -> Seen:
     prompt, reused, recomputed = counts
     middle = sorted(resumed)[len(resumed) // 2] if resumed else 0.0
-    return Seen(sum(jcts) / len(jcts), middle, reused / prompt, recomputed, preemptions)
+    return Seen(sum(jcts) / len(jcts), middle, reused / prompt, recomputed, *rare)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ def _cells(asked: argparse.Namespace) -> Iterator[Cell]:
 
 def trace_file(name: str) -> str | None:
     """Where a recorded trace lies, if it is here."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     file = Path(os.environ.get("SOSTENUTO_SHARED_DATA", beside)) / "traces" / name
     return str(file) if file.is_file() else None
 

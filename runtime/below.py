@@ -13,7 +13,7 @@ from typing import cast
 from ..kvstore import RAW, Elsewhere, Groups, KVError, Ledger
 from ..kvstore.tiers import DiskTier, HostTier, Tier
 from ..kvstore.tiers.folder import Folder
-from ..scheduler import Kernel, Pace, Policy, Setting
+from ..scheduler import Kernel, Pace, Policy, Setting, checked
 from .engines import Paced, StepEngine, TurnEngine
 from .errors import MissingPackage, Unable
 
@@ -92,11 +92,15 @@ def owned(below: Sequence[Below]) -> Iterator[None]:
 def kernel(
     engine: StepEngine | TurnEngine, policy: Policy, below: Sequence[Below] = (), setting: Setting | None = None
 ) -> Kernel:
-    """The schedule of an engine's pool and the tiers below it. Raises Unable for one that cannot use tiers."""
+    """The schedule of an engine's pool and the tiers below it.
+
+    Raises Unable for an engine that cannot use tiers, BadPolicy for a policy that holds what is no function.
+    """
     if below:
         _able(engine)
     page, groups = engine.page, engine.groups if isinstance(engine, StepEngine) else Groups()
     rooms = {one.tier.name: None if one.tokens is None else one.tokens // page * len(groups) for one in below}
+    policy = checked(policy, rooms)
     ledger = Ledger(engine.room, page, rank=policy.evict)
     ledger.groups = groups
     setting = setting or Setting()

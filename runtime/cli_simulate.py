@@ -87,7 +87,10 @@ def simulate_options(parser: argparse.ArgumentParser) -> None:
         help="names of policies, or FILE.py:NAME for one of your own (default: %(default)s)",
     )
     parser.add_argument(
-        "--pool-tokens", type=int, metavar="N", help="room for contexts (default: half of what is wanted)"
+        "--pool-tokens",
+        type=int,
+        metavar="N",
+        help="room for contexts (default: half of those that go on at once)",
     )
     parser.add_argument("--host-tokens", type=int, default=0, metavar="N", help="room in host memory below it")
     parser.add_argument(
@@ -114,7 +117,7 @@ def simulate_options(parser: argparse.ArgumentParser) -> None:
 def simulated(options: argparse.Namespace) -> Simulated:
     """Run what was asked for. Raises BadTrace and ValueError, which say what to do."""
     _checked(options)
-    policies = [_policy(name.strip()) for name in options.policy.split(",")]
+    policies = _policies(options.policy)
     recorded = open_trace(options.trace, granule=options.granule, seed=options.seed)
     costs = STATED if options.costs is None else read_costs(options.costs)
     users = options.users if options.users is not None or recorded.timed else USERS
@@ -129,7 +132,7 @@ def simulated(options: argparse.Namespace) -> Simulated:
     )
     workload = arranged(recorded, arrangement)
     load = load_of(workload.sessions, workload.granule, costs)
-    tokens = options.pool_tokens or round(load.wanted(users or USERS) / 2)
+    tokens = options.pool_tokens or _enough(load, users or USERS, options.page * workload.granule)
     pool = Pool(tokens, options.host_tokens, options.page)
     conditions = Conditions(costs, users, options.workers)
     shown = Shown(options.alpha, LANES if options.report is not None else 0, options.json)
@@ -161,6 +164,12 @@ def told(simulated: Simulated) -> list[str]:
         f"d {at['d']:.3f} (model's share of a job), k {at['k']:.1f} (contexts that fit), R = k d {at['R']:.2f}, "
         f"working set / pool {at['pressure']:.2f}, goodput within {at['alpha']:g} x ideal",
         *(f"note: {note}" for note in at["notes"]),
+        *(
+            f"note: under {one.figures.policy} {one.figures.refused} jobs were refused, whose calls need more than the "
+            "pool; no time here is theirs"
+            for one in simulated.results
+            if one.figures.refused
+        ),
     ]
 
 
@@ -193,8 +202,16 @@ def _settings(
     }
 
 
-def _policy(name: str) -> Policy:
-    return oracle(Future()) if name == ORACLE else load_policy(name)
+def _enough(load: Load, users: int, page: int) -> int:
+    """Half of what all that go on at once would take, and never too little for one of them."""
+    return max(round(load.wanted(users) / 2), -(-load.longest // page) * page + page)
+
+
+def _policies(names: str) -> list[Policy]:
+    found = [oracle(Future()) if name == ORACLE else load_policy(name) for name in map(str.strip, names.split(","))]
+    if twice := next((one.name for one in found if sum(each.name == one.name for each in found) > 1), None):
+        raise ValueError(f"--policy: found {twice!r} twice; expected each policy once, with a name of its own")
+    return found
 
 
 def _checked(options: argparse.Namespace) -> None:
@@ -202,6 +219,13 @@ def _checked(options: argparse.Namespace) -> None:
         found = getattr(options, name)
         if found is not None and found < 1:
             raise ValueError(f"--{name.replace('_', '-')}: found {found}; expected 1 or more")
+    if options.host_tokens < 0:
+        raise ValueError(f"--host-tokens: found {options.host_tokens}; expected 0 or more")
+    for name, least, most in (("scale_pauses", 1e-6, 1e6), ("alpha", 1.0, 1e6)):
+        if not least <= (found := getattr(options, name)) <= most:
+            raise ValueError(f"--{name.replace('_', '-')}: found {found:g}; expected from {least:g} to {most:g}")
+    if options.report is not None and (options.report.is_dir() or not options.report.parent.is_dir()):
+        raise ValueError(f"--report: found {options.report}; expected a file in a folder that there is")
 
 
 def _shown(value: object, form: str) -> str:

@@ -58,6 +58,8 @@ def write_forecasts(path: Path, forecasts: Forecasts) -> None:
 def _read(path: Path, what: str, made: Callable[[Any], Known], advice: str) -> Known:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path}; expected {what}: {advice}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no file of {what}: found no JSON ({error}): {advice}") from error
     if not isinstance(data, dict) or "format" not in data:

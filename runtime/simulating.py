@@ -9,11 +9,13 @@ from typing import Any
 from tqdm import tqdm
 
 from ..kvstore import Elsewhere, Ledger
-from ..scheduler import Future, Kernel, Policy, Setting, oracle
+from ..scheduler import Future, Kernel, Policy, Setting, checked, oracle
 from ..scheduler.simulator import ALPHA, Conditions, Figures, Session, Tally, Workload, figures, simulate
 
 PAGE = 16
 """Granules of a page."""
+PAGES = 1 << 21
+"""Of a pool that is simulated: the books of each take about a hundred bytes."""
 ORACLE = "oracle"
 
 
@@ -67,20 +69,31 @@ def compared(
         tally = Tally(workload.granule, lanes=shown.lanes)
         kernel = kernel_for(knowing, pool, workload.granule, conditions)
         simulate(kernel, counted, replace(conditions, future=future), tally=tally)
+        if tally.refusals and not tally.jcts:
+            raise ValueError(
+                f"under {policy.name} no job came to its end, {tally.refusals} were refused: give the pool more than "
+                f"{pool.tokens} tokens"
+            )
         results.append(Result(figures(policy.name, tally, alpha=shown.alpha), tally))
     best = next((one.figures.jct_mean_s for one in results if one.figures.policy == ORACLE), None)
     return [_measured(one, best) for one in results[: len(wanted)]]
 
 
 def kernel_for(policy: Policy, pool: Pool, granule: int, conditions: Conditions) -> Kernel:
-    """A schedule over such a pool. Raises ValueError for one that has not a single page."""
+    """A schedule over such a pool. Raises ValueError for one without a page, or with too many."""
     page = pool.page * granule
     if pool.tokens < page:
         raise ValueError(f"a pool of {pool.tokens} tokens holds not one page of {page}: give it more, or smaller pages")
-    below = Elsewhere(pool.page, {"host": pool.host_tokens // page} if pool.host_tokens else {})
+    if pool.tokens // page > PAGES:
+        raise ValueError(
+            f"a pool of {pool.tokens} tokens has {pool.tokens // page} pages; expected {PAGES} at most: give it less, "
+            "or larger pages"
+        )
+    rooms = {"host": pool.host_tokens // page} if pool.host_tokens else {}
+    policy = checked(policy, rooms)
     setting = Setting(costs=conditions.costs.scaled(granule), workers=conditions.workers)
     ledger = Ledger(pool.tokens // page, pool.page, rank=policy.evict)
-    return Kernel(ledger, policy, elsewhere=below, setting=setting)
+    return Kernel(ledger, policy, elsewhere=Elsewhere(pool.page, rooms), setting=setting)
 
 
 def _measured(one: Result, best: float | None) -> Result:

@@ -28,7 +28,7 @@ from .effects import (
     Thin,
     Wake,
 )
-from .errors import NotTheSame, ScheduleError, UnknownTurn
+from .errors import BadPolicy, NotTheSame, ScheduleError, UnknownTurn
 from .events import (
     DEVICE,
     Arrived,
@@ -67,7 +67,7 @@ from .forecast import Curve, Durations, Forecasts
 from .holds import lease_key
 from .kernel import Kernel
 from .meters import Meters
-from .policies import POLICIES, Future, Policy, Retention, named, oracle
+from .policies import POLICIES, Future, Policy, Retention, checked, named, oracle
 from .setting import HOLD_BUDGET, Setting
 from .world import Pause, Program, Waiting, World
 
@@ -78,6 +78,7 @@ __all__ = [
     "TYPICAL",
     "Answered",
     "Arrived",
+    "BadPolicy",
     "CancelMove",
     "Cancelled",
     "Closed",
@@ -147,6 +148,7 @@ __all__ = [
     "Waiting",
     "Wake",
     "World",
+    "checked",
     "compose",
     "lease_key",
     "named",

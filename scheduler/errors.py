@@ -1,6 +1,7 @@
 """What can go wrong with the schedule.
 
 ScheduleError
+├── BadPolicy       a policy raised, or answered what cannot be used
 ├── UnknownTurn     an event names a turn that never arrived
 └── NotTheSame      a replay gave other effects than the journal holds
 """
@@ -10,6 +11,10 @@ from __future__ import annotations
 
 class ScheduleError(Exception):
     """Any fault of the scheduler."""
+
+
+class BadPolicy(ScheduleError, ValueError):
+    """A policy of somebody's own raised, or answered what cannot be used."""
 
 
 class UnknownTurn(ScheduleError, KeyError):

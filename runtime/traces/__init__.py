@@ -61,6 +61,8 @@ def open_trace(name: str, *, granule: int | None = None, seed: int = 0) -> Workl
     if name.startswith(GENERATED):
         return _generated(name, granule or 64, seed)
     path = Path(name)
+    if not name:
+        raise ValueError("found no name of a trace; expected a file, a folder or generated:MIX")
     if path.is_dir():
         return weka_original(path, granule or 64)
     form = _known(path)
@@ -76,25 +78,28 @@ def _known(path: Path) -> _Form:
     first = next((line for _, line in lines(path) if line.strip()), "")
     if not first:
         raise BadTrace(f"{path} is empty: expected a trace")
-    keys, forms = set(first.strip().split(",")), _TABLES
+    keys = set(first.strip().split(","))
     if first.lstrip().startswith(("{", "[")):
-        forms = _OBJECTS
         try:
             keys = set(json.loads(first))
         except (json.JSONDecodeError, TypeError):
             keys = {"requests"} if '"requests"' in first or first.strip() == "{" else set()
-    found = next((form for form in forms if form.keys <= keys), None)
+    found = next((form for form in (*_OBJECTS, *_TABLES) if form.keys <= keys), None)
     if found is None:
-        there = "; ".join(" ".join(sorted(form.keys)) for form in forms)
-        raise BadTrace(f"{path}, line 1: no known form of trace has {first.strip()[:80]!r}; expected one of: {there}")
+        objects, tables = ("; ".join(" ".join(sorted(form.keys)) for form in forms) for forms in (_OBJECTS, _TABLES))
+        raise BadTrace(
+            f"{path}, line 1: no known form of trace has {first.strip()[:80]!r}; expected an object with the keys of "
+            f"one of: {objects}; or a table with the columns of one of: {tables}"
+        )
     return found
 
 
 def _generated(name: str, granule: int, seed: int) -> Workload:
     mix, _, rest = name.removeprefix(GENERATED).partition(":")
     count, _, day = rest.partition(":")
-    if (count and not count.isdigit()) or day not in ("", "day"):
+    if (count and not (count.isdecimal() and int(count))) or day not in ("", "day"):
         raise ValueError(
-            f"found {name!r}; expected generated:MIX, generated:MIX:SESSIONS or generated:MIX:SESSIONS:day"
+            f"found {name!r}; expected generated:MIX, generated:MIX:SESSIONS or generated:MIX:SESSIONS:day, SESSIONS "
+            "from 1 up"
         )
     return generated(mix, int(count or 200), granule, seed=seed, spread_s=DAY_S if day else 0.0)

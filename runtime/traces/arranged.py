@@ -39,7 +39,7 @@ def arranged(workload: Workload, asked: Arrangement) -> Workload:
     """The workload as it is to be run. With users, its sessions begin as users come free, in an order by the seed."""
     if workload.granule % asked.tokens:
         raise ValueError(
-            f"tokens: found {asked.tokens}; expected a divisor of {workload.granule}, the tokens of a granule"
+            f"scale of tokens: found {asked.tokens}; expected a divisor of {workload.granule}, the tokens of a granule"
         )
     timed = workload.timed and asked.users is None
     sessions, notes = workload.sessions, workload.notes

@@ -7,8 +7,9 @@ alone; the kernel keeps the queues.
 from __future__ import annotations
 
 from .bundle import Policy
+from .checked import checked
 from .named import POLICIES, named
 from .oracle import Future, oracle
 from .retain import Retention
 
-__all__ = ["POLICIES", "Future", "Policy", "Retention", "named", "oracle"]
+__all__ = ["POLICIES", "Future", "Policy", "Retention", "checked", "named", "oracle"]

@@ -41,4 +41,6 @@ def named(name: str) -> Policy:
     try:
         return POLICIES[name]
     except KeyError:
-        raise ValueError(f"there is no policy {name!r}: choose one of {', '.join(sorted(POLICIES))}") from None
+        raise ValueError(
+            f"there is no policy {name!r}: choose one of {', '.join(sorted(POLICIES))}, or, to simulate, oracle"
+        ) from None

@@ -18,6 +18,8 @@ class Load:
     calls: int
     context: float
     """Tokens of a job's context at its end, in the mean."""
+    longest: int
+    """Tokens of the longest context, with the answer to its prompt."""
     d: float
     """Share of a job's own time in which the model works: t_reason / (t_reason + t_tool), both without any waiting."""
 
@@ -41,7 +43,7 @@ class Load:
 
 def load_of(sessions: Iterable[Session], granule: int, costs: Costs) -> Load:
     """Measured over all jobs of these sessions."""
-    count = calls = jobs = 0
+    count = calls = jobs = longest = 0
     context = reason = tools = 0.0
     for session in sessions:
         count += 1
@@ -51,10 +53,17 @@ def load_of(sessions: Iterable[Session], granule: int, costs: Costs) -> Load:
             known = min(call.keep, length, size - 1)
             reason += alone(costs, known * granule, size * granule, call.out)
             length = size + len(call.say)
+            longest = max(longest, length)
             calls += 1
             if call.tools and number < len(session.calls):
                 tools += call.pause
             else:
                 jobs += 1
                 context += length * granule
-    return Load(count, calls, context / jobs if jobs else 0.0, reason / (reason + tools) if reason else 0.0)
+    return Load(
+        sessions=count,
+        calls=calls,
+        context=context / jobs if jobs else 0.0,
+        longest=longest * granule,
+        d=reason / (reason + tools) if reason else 0.0,
+    )

@@ -56,7 +56,7 @@ def test_an_interval_is_students() -> None:
 
 def test_live_and_simulated_are_held_against_each_other() -> None:
     def seen(jct: float, recomputed: int) -> Seen:
-        return Seen(jct, 0.1, 0.5, recomputed, 0)
+        return Seen(jct, 0.1, 0.5, recomputed, 0, refused=0)
 
     rows: dict[str, Any] = {
         "forgetful": (seen(10, 100), seen(20, 110)),

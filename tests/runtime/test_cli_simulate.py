@@ -122,12 +122,35 @@ def test_a_policy_of_ones_own_comes_from_a_file(tmp_path: Path, capsys: pytest.C
         (["--users", "0"], "--users: found 0; expected 1 or more"),
         (["--pool-tokens", "100"], "holds not one page of 1024"),
         (["--scale-tokens", "7"], "expected a divisor of 64"),
-        (["--costs", "none.json"], "none.json"),
+        (["--costs", "none.json"], "there is no file none.json; expected costs: calibrate anew"),
+        (["--pool-tokens", "9" * 15], "pages; expected 2097152 at most"),
+        (["--pool-tokens", "1024"], "were refused: give the pool more than 1024 tokens"),
+        (["--host-tokens", "-1"], "--host-tokens: found -1; expected 0 or more"),
+        (["--scale-pauses", "nan"], "--scale-pauses: found nan; expected from 1e-06 to 1e+06"),
+        (["--scale-pauses", "1e-300"], "--scale-pauses: found 1e-300"),
+        (["--alpha", "0.5"], "--alpha: found 0.5; expected from 1 to 1e+06"),
+        (["--alpha", "nan"], "--alpha: found nan"),
+        (["--report", "none/out.html"], "expected a file in a folder that there is"),
+        (["--policy", "mars, mars"], "found 'mars' twice"),
+        (["--policy", "no"], "or, to simulate, oracle"),
+        (["--trace", ""], "found no name of a trace"),
+        (["--trace", "generated:shell:0"], "SESSIONS from 1 up"),
+        (["--trace", "pyproject.toml"], "one of: block_size session; "),
     ],
 )
 def test_wrong_numbers_are_named(wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, *wrong]) == 1
     assert told in capsys.readouterr().err
+
+
+def test_a_small_trace_fits_the_pool_that_nobody_chose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--trace", "generated:shell:1", "--users", "1", "--json", "--full"]) == 0
+    assert [row["refused"] for row in json.loads(capsys.readouterr().out)["rows"]] == [0, 0]
+
+
+def test_what_was_refused_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "--pool-tokens", "40000")
+    assert re.search(r"^note: under forgetful \d+ jobs were refused, whose calls need more than the pool", text, re.M)
 
 
 def test_regret_is_that_against_the_oracle() -> None:
@@ -144,7 +167,7 @@ def test_regret_is_that_against_the_oracle() -> None:
 
 
 def test_figures_of_a_load_and_a_lane_are_plain() -> None:
-    assert Load(1, 1, 0.0, 0.5).fits(100) == 0.0
+    assert Load(1, 1, 0.0, 0, 0.5).fits(100) == 0.0
     assert Lane("a", [Stretch("held", 0.0, 1.0)]).stretches[0].ended == 1.0
 
 

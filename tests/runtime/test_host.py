@@ -8,9 +8,10 @@ import pytest
 
 from sostenuto.runtime.ask import Ask, Message
 from sostenuto.runtime.engines.torch.engine import TorchEngine
+from sostenuto.runtime.errors import HostClosed
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
-from sostenuto.scheduler import Preempt
+from sostenuto.scheduler import Policy, Preempt, Waiting, World
 
 from .conftest import Gated, Pair
 
@@ -69,3 +70,16 @@ def test_a_constrained_answer_that_was_preempted_equals_an_undisturbed_one(tiny:
     assert any(isinstance(effect, Preempt) for effect in effects)
     assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
     assert [answer.text for answer in together] == [answer.text for answer in alone]
+
+
+def test_a_policy_of_ones_own_that_raises_ends_turns_with_its_name_and_the_question(
+    tiny: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(world: World, turn: Waiting) -> tuple[float, ...]:
+        raise ZeroDivisionError("by nothing")
+
+    with Host(TorchEngine(tiny.ours, pool_tokens=256), policy=Policy("mine", order=broken)) as host:
+        answer = host.ask(Ask((Message("user", "hello"),), sampling=Sampling(max_tokens=2)))
+        with pytest.raises(HostClosed, match="policy 'mine': order raised ZeroDivisionError: by nothing"):
+            answer.wait()
+    assert "BadPolicy" in caplog.text
