@@ -44,10 +44,11 @@ class Share:
     tokens: int
 
 
-def compose(demands: Sequence[Demand], *, budget: int) -> tuple[Share, ...]:
+def compose(demands: Sequence[Demand], *, budget: int, beside: int = 0) -> tuple[Share, ...]:
     """Decoding turns first, one token each; then prompts that resume, then others, in the order given, in chunks.
 
-    `budget` bounds the tokens of a step, but never below one for each decoding turn. Every call serves at least one
+    `budget` bounds the tokens of a step, but never below one for each decoding turn, of which there may be some
+    `beside` that nobody names. Every call serves at least one
     token if any is pending, and the first prompt that begins with nothing gets its share: no turn waits for ever. A
     prompt is not cut so that one token stands alone, unless the budget leaves no choice: a row of its own is computed
     as decoding turns are, and would round otherwise than it does among its neighbours, only because of who else was
@@ -56,7 +57,8 @@ def compose(demands: Sequence[Demand], *, budget: int) -> tuple[Share, ...]:
     if budget < 1:
         raise ValueError(f"a step needs a budget of at least one token; found {budget}")
     shares = [Share(demand.turn, 1) for demand in demands if demand.pending == 1]
-    left = max(budget - len(shares), 0 if shares else 1)
+    decoding = len(shares) + beside
+    left = max(budget - decoding, 0 if decoding else 1)
     prompts = [demand for demand in demands if demand.pending > 1]
     resuming = [demand for demand in prompts if demand.resumes]
     cold = [demand for demand in prompts if not demand.resumes]
@@ -67,7 +69,7 @@ def compose(demands: Sequence[Demand], *, budget: int) -> tuple[Share, ...]:
                 break
             tokens = min(demand.pending, left - least)
             whole = tokens - (demand.pending - tokens == 1)
-            if whole < 2 and shares:
+            if whole < 2 and (shares or beside):
                 break  # those behind it do not overtake it
             tokens = max(whole, min(tokens, 2))
             shares.append(Share(demand.turn, tokens))

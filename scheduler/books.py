@@ -34,6 +34,8 @@ class Books:
         self.now = 0.0
         self.turns: dict[TurnId, Turn] = {}
         self.batch: dict[TurnId, Turn] = {}
+        self.making: dict[TurnId, Turn] = {}
+        """Those of the batch that have more than a page to compute: others may wait for it."""
         self.thinning: dict[TurnId, tuple[PageId, ...]] = {}
         """The pages that are held because what a turn has left is being thinned."""
         self.holding = 0
@@ -217,13 +219,22 @@ class Books:
     def run(self, turn: Turn, reuse: int) -> None:
         """A turn has begun to run, on so many tokens that were computed before."""
         self.batch[turn.arrived.turn] = turn
+        self.catch_up(turn)
         turn.program.running += 1
         self.chronicle.began(turn, reuse, self.now)
         self._active.add(turn.program.id)
         self.changes += 1
 
+    def catch_up(self, turn: Turn) -> None:
+        """What a running turn has still to compute is another number now."""
+        if turn.missing > self.page:
+            self.making[turn.arrived.turn] = turn
+        else:
+            self.making.pop(turn.arrived.turn, None)
+
     def unbatch(self, turn: Turn) -> None:
         """It runs no more; harmless for one that does not run."""
+        self.making.pop(turn.arrived.turn, None)
         if self.batch.pop(turn.arrived.turn, None) is not None:
             turn.program.running -= 1
             self.chronicle.stopped(turn, self.now)

@@ -191,6 +191,7 @@ class Kernel:
         done = len(turn.branch)
         turn.branch.append(turn.tokens[done : done + progress.computed])
         turn.tokens.extend(progress.said)
+        self.books.catch_up(turn)
         self.books.chronicle.said(turn, len(progress.said))
 
     def _end(self, name: TurnId, tools: tuple[str, ...], shape: str = "") -> None:

@@ -186,8 +186,8 @@ class Starting:
         """
         more = known + self._books.page
         coming = (self._books.turns[name] for name in self._moves.waiting)
-        for other in (*self._books.batch.values(), *coming):
-            if other.missing > self._books.page and (shared := turn.shares(other)) > more:
+        for other in (*self._books.making.values(), *(one for one in coming if one.missing > self._books.page)):
+            if shared := turn.shares(other, more):
                 return other, shared
         return None
 

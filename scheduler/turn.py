@@ -55,15 +55,19 @@ class Turn:
             path=self.path,
         )
 
-    def shares(self, other: Turn) -> int:
-        """Length of the common prefix with another turn under the same root, by halving: slices compare quickly."""
-        if self.root != other.root:
+    def shares(self, other: Turn, more: int = 0) -> int:
+        """Length of the common prefix with another turn under the same root, or 0 if it is not more than `more`.
+
+        By halving: slices compare quickly. Strangers mostly differ in the one token that is looked at before.
+        """
+        high = min(len(self.tokens), len(other.tokens))
+        if self.root != other.root or high <= more or self.tokens[more] != other.tokens[more]:
             return 0
-        low, high = 0, min(len(self.tokens), len(other.tokens))
+        low = 0
         while low < high:
             middle = (low + high + 1) // 2
             if self.tokens[low:middle] == other.tokens[low:middle]:
                 low = middle
             else:
                 high = middle - 1
-        return low
+        return low if low > more else 0

@@ -161,11 +161,10 @@ class Batch:
         """What a step computes of prompts, and how many steps do so alike."""
         if not self._filling:
             return (), _MANY
-        speakers = [Demand(name, 1) for name in self._speaking]
         demands = [Demand(name, self._pending(turn), turn.found) for name, turn in self._filling.items()]
         # A prompt of which one token is left counts as a turn that speaks, as in the engine.
-        found = compose([*speakers, *demands], budget=self._costs.chunk)[len(speakers) :]
-        shares = tuple((self._filling[one.turn], one.tokens) for one in found if one.turn in self._filling)
+        found = compose(demands, budget=self._costs.chunk, beside=len(self._speaking))
+        shares = tuple((self._filling[one.turn], one.tokens) for one in found)
         if len(shares) != 1:
             return shares, 1
         turn, tokens = shares[0]

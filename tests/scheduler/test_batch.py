@@ -45,6 +45,14 @@ def test_with_room_for_four_tokens_none_is_ever_cut_off_alone(pending: list[int]
         assert asked[share.turn] - share.tokens != 1
 
 
+@given(pending=st.lists(st.integers(2, 50), max_size=8), beside=st.integers(0, 9), budget=st.integers(1, 40))
+def test_turns_that_nobody_names_take_as_much_as_those_that_are_named(
+    pending: list[int], beside: int, budget: int
+) -> None:
+    named = compose([*demands(*pending), *(Demand(TurnId(f"d{n}"), 1) for n in range(beside))], budget=budget)
+    assert compose(demands(*pending), budget=budget, beside=beside) == named[beside:]
+
+
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one token; found 0"):
         compose(demands(1), budget=0)
