@@ -16,8 +16,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from sostenuto.runtime.engines.torch import sample
 from sostenuto.runtime.engines.torch.sample import Sampler
+from sostenuto.runtime.engines.torch.spread import Row, Summed, summed
 from sostenuto.runtime.errors import BadSampling
 from sostenuto.runtime.sampling import Sampling
 
@@ -224,16 +224,13 @@ def test_a_token_is_counted_under_what_it_was_drawn_from(sampling: Sampling, all
 @settings(max_examples=40, deadline=None)
 def test_no_distribution_is_summed_twice(sampling: Sampling, masked: bool) -> None:
     sums = 0
-    plain = sample._Spread
 
-    def counted(values: Any) -> Any:
+    def counted(values: Row, warm: float, mask: bytes | None) -> Summed:
         nonlocal sums
         sums += 1
-        return plain(values)
+        return summed(values, warm, mask)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "_Spread", counted)
-        picked = Sampler(sampling, [1], [1]).pick(row(2), allowing({1, 2}) if masked else None)
+    picked = Sampler(sampling, [1], [1], sum_up=counted).pick(row(2), allowing({1, 2}) if masked else None)
     penalised = sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
     cooled = sampling.temperature not in (0, 1)
     assert sums == 1 + cooled + bool(masked or penalised)

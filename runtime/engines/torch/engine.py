@@ -39,12 +39,12 @@ class _Line:
 
     __slots__ = ("begun", "found", "job", "sampler", "spell")
 
-    def __init__(self, job: Job, tokenizer: Any) -> None:
+    def __init__(self, job: Job, model: Model) -> None:
         self.job = job
         self.found = 0
         said = job.tokens[job.prompt :]
-        self.sampler = Sampler(job.sampling, job.tokens[: job.prompt], said)
-        self.spell = Detokenizer(tokenizer, job.sampling.stop)
+        self.sampler = Sampler(job.sampling, job.tokens[: job.prompt], said, sum_up=model.chosen.sum_up)
+        self.spell = Detokenizer(model.tokenizer, job.sampling.stop)
         for token in said:  # an answer that goes on: its text so far is out already
             self.spell.feed(token)
         self.begun = len(said)
@@ -136,7 +136,7 @@ class TorchEngine:
         """
         line = self._lines.get(job.turn)
         if line is None or line.job is not job:
-            line = self._lines[job.turn] = _Line(job, self.model.tokenizer)
+            line = self._lines[job.turn] = _Line(job, self.model)
         job.pages, job.computed = list(effect.pages), effect.reuse + job.skip
         line.found = effect.reuse
         self._batch[job.turn] = line

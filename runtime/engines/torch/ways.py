@@ -20,6 +20,7 @@ from .lean.forward import Lean, unfit
 from .lean.native import Native, NotBuilt, native
 from .pieces import Piece, Step
 from .quants import quants
+from .spread import Sum, summed
 from .survey import Findings
 
 
@@ -69,6 +70,8 @@ class Chosen:
     kernels: str = "torch"
     """What its operations are made of: `C++`, or `torch` and perhaps the reason."""
     mode: Mode = "exact"
+    sum_up: Sum = summed
+    """Looks at a row of logits."""
 
 
 def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
@@ -81,7 +84,7 @@ def choose(network: Any, name: str, found: Findings, way: Way) -> Chosen:
         off = probe.off(lean.forward, network, found)
         if off <= probe.TOLERANCE[found.shape.dtype]:
             lean.adopt()
-            return Chosen(lean, "", kernels, way.mode)
+            return Chosen(lean, "", kernels, way.mode, summed if library is None else library.summed)
         why = f"the lean path gives other logits than the model by itself (off by {off:.2g} of their norm)"
     if way.path == "lean" or way.mode == "fast":
         raise ModelUnsupported(

@@ -15,8 +15,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from ..spread import PART, Row, Summed
 from .panels import TILE, Panels, Told
 
 SOURCE = Path(__file__).parent / "kernels" / "step.cpp"
@@ -51,6 +53,23 @@ class Native:
         """Run a step as `steps.py` describes it; False, and nothing is done, where its pages are not all there."""
         function = getattr(self._library, f"step_{_NAMES[dtype]}")
         return bool(function(ctypes.byref(model), ctypes.byref(step)))
+
+    def summed(self, row: Row, warm: float, mask: bytes | None) -> Summed:
+        """What `spread.summed` says of a row of logits [vocab], in a fifth of its time."""
+        told, parts = _Spread(), row.size // PART + 1
+        sums, tops = np.empty(parts, dtype=np.float32), np.empty(parts, dtype=np.float32)
+        places = [ctypes.c_void_p(each.ctypes.data) for each in (row, sums, tops)]
+        allowed = (mask, 0 if mask is None else 8 * len(mask))
+        self._library.spread_float(
+            places[0], row.size, ctypes.c_float(warm), *allowed, places[1], places[2], ctypes.byref(told)
+        )
+        return Summed(told.highest, told.best, told.allowed, sums, tops)
+
+
+class _Spread(ctypes.Structure):
+    """`Spread` in kernels/spread.h."""
+
+    _fields_ = (("highest", ctypes.c_float), ("best", ctypes.c_int32), ("allowed", ctypes.c_int32))
 
 
 @cache

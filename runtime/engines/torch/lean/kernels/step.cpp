@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "blocks.h"
 #include "products.h"
+#include "spread.h"
 
 namespace {
 
@@ -381,5 +382,12 @@ void multiply_half(const Half* rows, int count, const Weight* by, int few, Half*
 }
 void multiply_float(const float* rows, int count, const Weight* by, int few, float* out, int threads) {
   alone(rows, by->inputs, count, *by, few, out, up(by->outputs, TILE), threads);
+}
+void spread_float(const float* row, int size, float warm, const uint8_t* mask, int bits, float* sums, float* tops,
+                  Spread* told) {
+  const auto go = warm == 1.0f ? mask ? spread<false, true> : spread<false, false>
+                  : mask       ? spread<true, true>
+                               : spread<true, false>;
+  go(row, size, warm, mask, bits, sums, tops, told);
 }
 }
