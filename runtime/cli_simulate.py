@@ -229,7 +229,8 @@ def _checked(options: argparse.Namespace) -> None:
 
 
 def _shown(value: object, form: str) -> str:
-    return "-" if value is None else form.format(value)
+    text = "-" if value is None else form.format(value)
+    return "+0.0%" if text == "-0.0%" else text
 
 
 def dumped(simulated: Simulated) -> str:

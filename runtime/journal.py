@@ -178,7 +178,9 @@ def _kernel(path: Path, head: dict[str, Any], own: Policy | None) -> Kernel:
     if head.get("format") != FORMAT:
         raise BrokenJournal(f"{path}: expected a journal of format {FORMAT}, found {head.get('format')!r}")
     try:
-        policy = own if own is not None and own.name == head["policy"] else named(head["policy"])
+        if own is not None and own.name != head["policy"]:
+            raise ValueError(f"it was written under {head['policy']!r}; found the policy {own.name!r} to replay it")
+        policy = own or named(head["policy"])
         ledger = Ledger(head["room"], head["page"], rank=policy.evict)
         each, stride = head["groups"]["each"], head["groups"]["stride"]
         ledger.groups = Groups(tuple(Group(tuple(one["layers"]), one["window"]) for one in each), stride)

@@ -23,15 +23,21 @@ def load_policy(name: str) -> Policy:
         return named(name)
     found = named_in(file, value, "--policy")
     if not isinstance(found, Policy):
-        raise ValueError(f"--policy: {file} has no policy {value}: found {type(found).__name__}")
+        there = "nothing" if found is None else type(found).__name__
+        raise ValueError(f"--policy: {file} has no policy {value}: found {there}")
+    if found.name == "oracle":
+        raise ValueError(f"--policy: {file}:{value} calls itself oracle, as one that ships; expected another name")
     return found
 
 
 def named_in(file: str, name: str, option: str) -> object:
-    """What a file of Python calls by this name. Raises ValueError where there is no such file."""
+    """What a file of Python calls by this name. Raises ValueError for no such file, and for one that cannot be run."""
     if not (file.endswith(".py") and Path(file).is_file()):
         raise ValueError(f"{option}: there is no file {file}: give FILE.py:NAME")
-    found: object = runpy.run_path(file).get(name)
+    try:
+        found: object = runpy.run_path(file).get(name)
+    except (Exception, SystemExit) as error:  # whatever a stranger's file may raise
+        raise ValueError(f"{option}: {file} cannot be run: {type(error).__name__}: {error}") from error
     return found
 
 
@@ -60,15 +66,15 @@ def _read(path: Path, what: str, made: Callable[[Any], Known], advice: str) -> K
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {path}; expected {what}: {advice}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise ValueError(f"{path} is no file of {what}: found no JSON ({error}): {advice}") from error
     if not isinstance(data, dict) or "format" not in data:
         raise ValueError(f"{path} is no file of {what}: found JSON without a format, expected {FORMAT}: {advice}")
-    if data["format"] != FORMAT:
+    if data["format"] != FORMAT or isinstance(data["format"], bool):
         raise ValueError(f"{path}: found {what} of format {data['format']!r}; expected {FORMAT}: {advice}")
     try:
         return made(data)
     except KeyError as error:
         raise ValueError(f"{path}: found no {error}; expected {what} as they are written: {advice}") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}: {advice}") from error

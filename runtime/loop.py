@@ -91,7 +91,7 @@ class Loop:
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sostenuto-compute")
         self._begun = threading.Event()
         self._alarm = Alarm(self._now, self._ring)
-        self._broken, self._stepping = "", isinstance(engine, StepEngine)  # asking a protocol takes long
+        self._stepping = isinstance(engine, StepEngine)  # asking a protocol takes long
         self._portal = Portal()
         self._start = time.monotonic()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="sostenuto-loop", daemon=True)
@@ -213,7 +213,7 @@ class Loop:
             await self.mover.open()
             self._begun.set()
             await self._clock.run()
-            if not self._broken:
+            if not self._portal.why:
                 for name in list(self._turns):
                     self._finish(name, HostClosed("the host was closed while this turn was on its way"))
         finally:
@@ -221,14 +221,14 @@ class Loop:
             self._portal.closed = True
             self._lives.close(self._now())
             for turn in self._turns.values():
-                turn.ticket.put(HostClosed(f"the host broke down with this turn on its way{self._broken}; see its log"))
+                turn.ticket.put(HostClosed(f"the host broke down{self._portal.why}: see its log"))
             self._turns.clear()
             await self.mover.close()
 
     def _break(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A defect of ours in a callback: the books may be wrong. Better to end every turn than to let them hang."""
         loop.default_exception_handler(context)
-        self._portal.closed, self._broken = True, f": {context.get('exception') or context['message']}"
+        self._portal.closed, self._portal.why = True, f" ({context.get('exception') or context['message']})"
         self._clock.stop()
 
     def _arrive(self, number: int, request: Request, ticket: Ticket) -> None:

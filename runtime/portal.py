@@ -19,6 +19,8 @@ class Portal:
 
     def __init__(self) -> None:
         self.closed = False
+        self.why = ""
+        """What it was closed by, if nobody asked for it."""
         self._door = threading.Lock()  # nobody comes in between the look at `closed` and the loop's end
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -36,7 +38,7 @@ class Portal:
         """In here the loop does not close. Raises HostClosed if it has been."""
         with self._door:
             if self.closed:
-                raise HostClosed("this host is closed: open another one")
+                raise HostClosed(f"this host is closed{self.why}: open another one")
             yield
 
     def within(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:

@@ -89,7 +89,7 @@ def kernel_for(policy: Policy, pool: Pool, granule: int, conditions: Conditions)
             f"a pool of {pool.tokens} tokens has {pool.tokens // page} pages; expected {PAGES} at most: give it less, "
             "or larger pages"
         )
-    rooms = {"host": pool.host_tokens // page} if pool.host_tokens else {}
+    rooms = {"host": pool.host_tokens // page} if pool.host_tokens >= page else {}
     policy = checked(policy, rooms)
     setting = Setting(costs=conditions.costs.scaled(granule), workers=conditions.workers)
     ledger = Ledger(pool.tokens // page, pool.page, rank=policy.evict)

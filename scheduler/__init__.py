@@ -28,7 +28,7 @@ from .effects import (
     Thin,
     Wake,
 )
-from .errors import BadPolicy, NotTheSame, ScheduleError, UnknownTurn
+from .errors import BadPolicy, NotTheSame, ScheduleError, Stalled, UnknownTurn
 from .events import (
     DEVICE,
     Arrived,
@@ -132,6 +132,7 @@ __all__ = [
     "ScheduleError",
     "Setting",
     "Share",
+    "Stalled",
     "Start",
     "Stepped",
     "Stop",

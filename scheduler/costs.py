@@ -103,20 +103,21 @@ class Costs:
                 for tier, link in data["links"].items()
             }
             numbers = {name: _cost(name, data[name]) for name in _NUMBERS}
-            chunk = int(data["chunk"])
+            chunk = data["chunk"]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"these are no costs as they are written: {type(error).__name__} {error}") from error
-        if chunk < 1:
-            raise ValueError(f"chunk: found {chunk}; expected at least one token")
+        if isinstance(chunk, bool) or not isinstance(chunk, int) or not 1 <= chunk <= _MOST:
+            raise ValueError(f"chunk: found {chunk!r}; expected a number of tokens from 1 up")
         return cls(**numbers, links=MappingProxyType(links), chunk=chunk, source=str(data.get("source", "")))
 
 
+_MOST = 10**9
 _NUMBERS = ("step_s", "token_s", "pair_s", "turn_s", "seen_s")
 
 
 def _cost(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name}: found {value!r}; expected seconds, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
+        raise ValueError(f"{name}: found {value!r}; expected seconds, from 0 to {_MOST}")
     return float(value)
 
 

@@ -2,6 +2,7 @@
 
 ScheduleError
 ├── BadPolicy       a policy raised, or answered what cannot be used
+├── Stalled         a simulation in which turns wait and nothing is left to happen
 ├── UnknownTurn     an event names a turn that never arrived
 └── NotTheSame      a replay gave other effects than the journal holds
 """
@@ -15,6 +16,10 @@ class ScheduleError(Exception):
 
 class BadPolicy(ScheduleError, ValueError):
     """A policy of somebody's own raised, or answered what cannot be used."""
+
+
+class Stalled(ScheduleError, ValueError):
+    """A simulation in which turns wait and nothing is left to happen."""
 
 
 class UnknownTurn(ScheduleError, KeyError):

@@ -267,7 +267,7 @@ class Forecasts:
             for name, tool in data["tools"].items():
                 shapes = {shape: Durations.of(own) for shape, own in tool["shapes"].items()}
                 forecasts._tools[name] = _Tool(Durations.of(tool["all"]), shapes)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"these are no forecasts as they are written: {type(error).__name__} {error}") from error
         return forecasts
 

@@ -159,7 +159,7 @@ class Retaining:
             if pause is None:
                 continue
             more = self._policy.renew(self.books, program, pause)
-            until = self.books.now + min(more.seconds, LONGEST_S)
+            until = min(self.books.now + more.seconds, pause.since + LONGEST_S)  # whatever its policy says
             if until > self.books.now:  # late on a clock a few picoseconds more are none, and would be due for ever
                 self.holds.extend(program, branch, until)
                 self._effects += [Extend(program.id, branch, until, more.why), Wake(until, "a hold ends")]

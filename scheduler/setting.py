@@ -29,13 +29,18 @@ class Setting:
     """The time per token that turns are to keep while others' prompts are computed; None: as it comes."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
+        for name, kind in (("costs", Costs), ("forecasts", Forecasts), ("shares", Mapping)):
+            if not isinstance(found := getattr(self, name), kind):
+                raise ValueError(f"{name}: found {type(found).__name__}; expected {kind.__name__}")
+        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
             raise ValueError(f"workers: found {self.workers}; expected at least one, or None where nobody knows")
+        if not isinstance(self.hold_budget, int | float) or not 0 <= self.hold_budget <= 1:
+            raise ValueError(f"hold_budget: found {self.hold_budget!r}; expected a share of the pool, from 0 to 1")
         if self.token_target_s is not None and not self.token_target_s > 0:
             raise ValueError(f"token_target_s: found {self.token_target_s}; expected seconds above 0, or None")
         for tenant, share in self.shares.items():
-            if not 0 < share < float("inf"):
-                raise ValueError(f"the share of {tenant}: found {share}; expected a number above 0")
+            if not isinstance(share, int | float) or not 0 < share < float("inf"):
+                raise ValueError(f"the share of {tenant}: found {share!r}; expected a number above 0")
 
     def data(self) -> dict[str, Any]:
         """As plain data, for a journal; `read` is the way back."""

@@ -41,7 +41,7 @@ class Thinnings:
 
     def _begin(self, name: TurnId) -> None:
         turn = self._books.batch.get(name)
-        if turn is None or turn.branch is None or not len(turn.branch):
+        if turn is None or turn.branch is None or not len(turn.branch) or name in self._books.thinning:
             return
         length = len(turn.branch)
         pages = tuple(turn.branch.pages[: -(-length // self._books.page)])

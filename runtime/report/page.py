@@ -38,7 +38,7 @@ _FIGURES = (
     ("ttft_resume_p99_s", "p99", "{:.3f}", ""),
     ("reused_share", "reused", "{:.3f}", "share of all prompt tokens that were found computed"),
     ("recomputed_tokens", "recomputed", "{:,}", "tokens computed again, because they were lost or taken out"),
-    ("held_token_s", "held", "{:.3g}", "tokens under holds times the seconds they were"),
+    ("held_token_s", "held, tok s", "{:.3g}", "tokens under holds times the seconds they were"),
     ("moves", "moves", "{:,}", "copies to and from host memory"),
     ("preemptions", "preempted", "{:,}", "turns taken out of the batch"),
     ("goodput", "goodput", "{:.3f}", "share of jobs done within alpha times their ideal time"),

@@ -10,6 +10,7 @@ from html import escape
 from ...scheduler.simulator import Lane, Stretch
 
 COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#b45309", "#0f766e", "#be123c", "#1d4ed8", "#57534e", "#a16207")
+"""Of curves; what comes after them has the same ones, dashed."""
 KINDS: Mapping[str, tuple[str, str]] = {
     "waiting": ("#d6a21e", "waits for a start"),
     "computing": ("#3b82c4", "its prompt is computed"),
@@ -62,9 +63,11 @@ def curves(found: Sequence[Curve], *, x: str, log: bool = False) -> str:
     parts.append(f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 3}" text-anchor="middle">{escape(x)}</text>')
     for number, curve in enumerate(found):
         points = " ".join(f"{across(at):.1f},{down(value):.1f}" for at, value in curve.points)
-        colour = COLOURS[number % len(COLOURS)]
-        parts.append(f'<polyline points="{points}" stroke="{colour}"><title>{escape(curve.name)}</title></polyline>')
-    return "".join([*parts, "</svg>", legend([(curve.name, COLOURS[n % 10]) for n, curve in enumerate(found)])])
+        dash = ' stroke-dasharray="7 4"' if number >= len(COLOURS) else ""
+        stroke = f'stroke="{_colour(number)}"{dash}'
+        parts.append(f'<polyline points="{points}" {stroke}><title>{escape(curve.name)}</title></polyline>')
+    names = [f"{curve.name} (dashed)" if n >= len(COLOURS) else curve.name for n, curve in enumerate(found)]
+    return "".join([*parts, "</svg>", legend([(name, _colour(n)) for n, name in enumerate(names)])])
 
 
 def lanes(found: Sequence[Lane], until: float) -> str:
@@ -119,6 +122,10 @@ def _drawn(stretches: Sequence[Stretch], until: float, wide: float) -> Iterator[
             continue
         ends[one.kind] = end
         yield Stretch(one.kind, one.begun, end)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
 
 
 def _ticks(low: float, high: float, log: bool) -> Iterator[float]:

@@ -11,6 +11,9 @@ from .bundle import Policy
 from .named import POLICIES
 from .retain import Retention
 
+LEAST_S = 0.05
+"""A hold that is to go on goes on for so long at least: each time costs as much as an event."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Form:
@@ -24,10 +27,13 @@ def checked(policy: Policy, tiers: Collection[str]) -> Policy:
     """The policy whose questions raise BadPolicy, which names it and the question, for whatever cannot be used.
 
     Each is asked twice: a function that is not pure would make a journal of no use. `tiers` are those that there are.
-    The policies that ship are as they are: tests have asked them. Raises BadPolicy for what is no function.
+    The policies that ship are as they are: tests have asked them. Raises BadPolicy for what is no function, and for
+    the name of one that ships: its rows and journals could not be told from that one's.
     """
     if POLICIES.get(policy.name) is policy:
         return policy
+    if not isinstance(policy.name, str) or not policy.name or policy.name in POLICIES:
+        raise BadPolicy(f"a policy by the name {policy.name!r}; expected a word that no policy has that ships")
     forms = _forms(tiers)
     watched: dict[str, Any] = {}
     for each in fields(Policy):
@@ -68,6 +74,10 @@ def _forms(tiers: Collection[str]) -> dict[str, _Form]:
             and _names(said.tiers, tiers)
         ),
     )
+    briefly = _Form(
+        f"{retention.told}; seconds are 0, or {LEAST_S:g} and more",
+        lambda said: retention.holds(said) and (not said.seconds or said.seconds >= LEAST_S),
+    )
     key = _Form("a tuple of numbers", lambda said: isinstance(said, tuple) and all(map(_number, said)))
     number = _Form("a number", _number)
     flag = _Form("True or False", lambda said: isinstance(said, bool))
@@ -76,7 +86,7 @@ def _forms(tiers: Collection[str]) -> dict[str, _Form]:
         "again": number,
         "admit": flag,
         "retain": retention,
-        "renew": retention,
+        "renew": briefly,
         "mark": retention,
         "gives": key,
         "yields": flag,
@@ -89,8 +99,8 @@ def _forms(tiers: Collection[str]) -> dict[str, _Form]:
 
 
 def _number(said: object) -> bool:
-    # NaN is no place in any order.
-    return isinstance(said, (int, float)) and said == said
+    # NaN is no place in any order, and an integer may be larger than all times.
+    return isinstance(said, (int, float)) and said == said and (isinstance(said, float) or abs(said) < 1 << 1000)
 
 
 def _names(said: object, tiers: Collection[str]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from ...kvstore import root
 from ..costs import Costs
 from ..effects import CancelMove, Effect, Grow, Hold, Move, Preempt, Refuse, Release, Start, Stop, Wake
+from ..errors import Stalled
 from ..events import (
     DEVICE,
     Arrived,
@@ -69,7 +70,10 @@ def simulate(
     tally: Tally | None = None,
     watch: Watcher | None = None,
 ) -> Tally:
-    """Run all sessions of a workload to their ends; what came of it. `watch` is told every event and its effects."""
+    """Run all sessions of a workload to their ends; what came of it. `watch` is told every event and its effects.
+
+    Raises Stalled if turns wait and nothing is left to happen.
+    """
     run = _Run(kernel, workload, conditions, tally or Tally(workload.granule), watch)
     run.go()
     return run.tally
@@ -110,6 +114,11 @@ class _Run:
             at, _, _, what, about = heapq.heappop(self._queue)
             self._now = max(self._now, at)
             what(about)
+        if self._turns or self._tools:
+            raise Stalled(
+                f"under {self._kernel.policy.name} {len(self._turns)} turns wait and nothing is left to happen: does a "
+                f"policy change the world, which it may only read? {self._kernel!r}"
+            )
         self.tally.over(self._now)
 
     # -- time

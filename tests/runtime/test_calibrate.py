@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable
 from math import isclose
@@ -171,12 +172,35 @@ def test_a_busy_machine_is_told_and_costs_are_printed_as_they_are_committed() ->
         ('{"format": 1}', "found no 'costs'; expected costs as they are written: calibrate anew"),
         ("\xff", "found no JSON"),
         ('{"format": 1, "costs": {}}', "no costs as they are written"),
+        ('{"format": true}', "found costs of format True"),
+        ('{"format": ' + "9" * 5000 + "}", "is no file of costs"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "costs.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=said):
+        read_costs(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("chunk", math.inf),
+        ("chunk", 1.9),
+        ("chunk", "512"),
+        ("chunk", True),
+        ("chunk", 0),
+        ("step_s", 10**400),
+        ("token_s", 1e308),
+        ("token_s", math.nan),
+        ("pair_s", -1.0),
+    ],
+)
+def test_costs_that_cannot_be_are_refused_with_their_name(tmp_path: Path, name: str, wrong: object) -> None:
+    path = tmp_path / "costs.json"
+    path.write_text(json.dumps({"format": 1, "costs": TYPICAL.data() | {name: wrong}}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"costs.json: {name}: found .*; expected .*: calibrate anew"):
         read_costs(path)
 
 

@@ -14,6 +14,7 @@ import pytest
 from sostenuto.runtime.cli import main
 from sostenuto.runtime.journal import encode
 from sostenuto.runtime.report import page
+from sostenuto.runtime.report.plots import Curve, curves
 from sostenuto.runtime.simulating import Pool, compared, kernel_for
 from sostenuto.runtime.traces import Arrangement, arranged, open_trace
 from sostenuto.scheduler import (
@@ -23,9 +24,12 @@ from sostenuto.scheduler import (
     Future,
     Policy,
     ProgramId,
+    Stalled,
     Tick,
     ToolEnded,
     ToolStarted,
+    Waiting,
+    World,
     named,
     oracle,
 )
@@ -151,6 +155,52 @@ def test_a_small_trace_fits_the_pool_that_nobody_chose(capsys: pytest.CaptureFix
 def test_what_was_refused_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "--pool-tokens", "40000")
     assert re.search(r"^note: under forgetful \d+ jobs were refused, whose calls need more than the pool", text, re.M)
+
+
+def test_a_tier_that_holds_no_page_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    def rows(*more: str) -> Any:
+        return json.loads(shown(capsys, "--json", "--full", "--policy", "sostenuto", *more))["rows"]
+
+    assert rows("--host-tokens", "1023") == rows()
+    assert rows("--host-tokens", "100000")[0]["moves"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("MINE = (", "cannot be run: SyntaxError"),
+        ("import nothing_of_that_name", "cannot be run: ModuleNotFoundError"),
+        ("raise SystemExit(3)", "cannot be run: SystemExit: 3"),
+        ("OTHER = 1", "has no policy MINE: found nothing"),
+        ("from sostenuto.scheduler import Policy\nMINE = Policy(name='oracle')", "calls itself oracle"),
+        ("from sostenuto.scheduler import Policy\nMINE = Policy(name='mars')", "a policy by the name 'mars'"),
+    ],
+)
+def test_a_file_without_a_policy_is_told(
+    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    assert main([*SMALL, "--policy", f"{file}:MINE"]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_a_policy_that_takes_the_room_away_ends_its_simulation() -> None:
+    def thief(world: World, turn: Waiting) -> tuple[float, ...]:
+        books: Any = world
+        books.ledger.alloc(books.ledger.available)
+        return (turn.number,)
+
+    workload = arranged(open_trace("generated:claude:3"), Arrangement(users=3))
+    with pytest.raises(Stalled, match="under thief 3 turns wait and nothing is left to happen"):
+        compared(workload, [Policy("thief", order=thief)], Pool(80_000), conditions=Conditions(STATED, 3))
+
+
+def test_every_curve_of_twelve_can_be_told() -> None:
+    text = curves([Curve(f"c{n}", [(1.0, 0.5), (2.0, 1.0)]) for n in range(12)], x="seconds")
+    drawn = re.findall(r'<polyline points="[^"]*" (stroke="[^>]*)><title>', text)
+    assert len(set(drawn)) == 12
+    assert "c11 (dashed)" in text
 
 
 def test_regret_is_that_against_the_oracle() -> None:

@@ -82,4 +82,6 @@ def test_a_policy_of_ones_own_that_raises_ends_turns_with_its_name_and_the_quest
         answer = host.ask(Ask((Message("user", "hello"),), sampling=Sampling(max_tokens=2)))
         with pytest.raises(HostClosed, match="policy 'mine': order raised ZeroDivisionError: by nothing"):
             answer.wait()
+        with pytest.raises(HostClosed, match=r"this host is closed \(policy 'mine': order raised"):
+            host.ask(Ask((Message("user", "again"),)))
     assert "BadPolicy" in caplog.text

@@ -14,6 +14,7 @@ from sostenuto.kvstore import Ledger
 from sostenuto.runtime.errors import BrokenJournal
 from sostenuto.runtime.journal import FORMAT, Journal, decode, encode, replay
 from sostenuto.scheduler import (
+    POLICIES,
     Arrived,
     Cancelled,
     Closed,
@@ -126,6 +127,14 @@ def test_a_changed_effect_is_not_the_same_and_its_line_is_named(journal: Path) -
 
     with pytest.raises(NotTheSame, match=f"line {line + 1}: Paused"):
         replay(tampered(journal, line, longer))
+
+
+def test_a_journal_is_replayed_under_its_own_policy_or_not_at_all(journal: Path) -> None:
+    written = json.loads(journal.read_text(encoding="utf-8").splitlines()[0])["policy"]
+    other = next(policy for name, policy in POLICIES.items() if name != written)
+    with pytest.raises(BrokenJournal, match=f"written under '{written}'; found the policy '{other.name}'"):
+        replay(journal, other)
+    assert replay(journal, POLICIES[written])[1] > 0
 
 
 def test_a_changed_event_is_not_the_same(journal: Path) -> None:

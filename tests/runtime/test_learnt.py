@@ -89,7 +89,10 @@ def test_what_was_learnt_is_there_in_the_next_run_and_a_file_of_something_else_i
 
 
 @pytest.mark.parametrize("take", ["any", "tools", "bins", "means", "count"])
-@pytest.mark.parametrize("put", [None, [], -1, "x", {"bash": None}, {"0": float("inf")}, [1.0, float("nan"), 1.0]])
+@pytest.mark.parametrize(
+    "put",
+    [None, [], -1, "x", {"bash": None}, {"0": float("inf")}, {"0": 10**400}, float("inf"), [1.0, float("nan"), 1.0]],
+)
 def test_a_damaged_file_says_what_is_wrong_and_what_to_do(tmp_path: Path, take: str, put: object) -> None:
     forecasts, path = Forecasts(), tmp_path / "forecasts.json"
     forecasts.observe("bash", 3.0, "make")

@@ -36,6 +36,8 @@ def broken(*given: object) -> Any:
         ("retain", Retention(nan, ""), "expected a Retention: seconds from 0 up"),
         ("retain", Retention(-1.0, ""), "expected a Retention: seconds from 0 up"),
         ("renew", Retention(1.0, "", ("moon",)), "names of tiers (host, disk)"),
+        ("renew", Retention(1e-6, ""), "seconds are 0, or 0.05 and more"),
+        ("again", 10**400, "expected a number"),
         ("mark", None, "mark answered None"),
         ("gives", "last", "gives answered 'last'"),
         ("yields", 0, "yields answered 0; expected True or False"),
@@ -86,8 +88,11 @@ def test_what_is_no_function_is_told_before_anything_runs() -> None:
         checked(Policy("mine", order=5), ())  # type: ignore[arg-type]
 
 
-def test_those_that_ship_are_as_they_are_and_one_of_their_name_is_not() -> None:
+def test_those_that_ship_are_as_they_are_and_nobody_else_has_their_names() -> None:
     assert all(checked(policy, ()) is policy for policy in POLICIES.values())
-    same = checked(Policy("sostenuto", order=SOSTENUTO.order), ())
-    assert same.order is not SOSTENUTO.order
-    assert same.admit is Policy("x").admit, "what nobody changed needs no watching"
+    for name in ("sostenuto", "", 5):
+        with pytest.raises(BadPolicy, match=f"by the name {name!r}; expected a word that no policy has that ships"):
+            checked(Policy(name, order=SOSTENUTO.order), ())  # type: ignore[arg-type]
+    mine = checked(Policy("mine", order=SOSTENUTO.order), ())
+    assert mine.order is not SOSTENUTO.order
+    assert mine.admit is Policy("x").admit, "what nobody changed needs no watching"

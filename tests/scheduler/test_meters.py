@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import inf, isclose, nan, sqrt
 
 import pytest
@@ -63,6 +64,24 @@ def test_what_fades_is_worth_half_after_a_second_and_can_be_taken_out_again() ->
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"shares": {"a": 0}}, {"shares": {"a": nan}}])
 def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"found (0|nan); expected"):
+        Setting(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"hold_budget": nan}, "hold_budget: found nan; expected a share of the pool, from 0 to 1"),
+        ({"hold_budget": 5}, "hold_budget: found 5"),
+        ({"hold_budget": "x"}, "hold_budget: found 'x'"),
+        ({"workers": 1.5}, "workers: found 1.5; expected at least one"),
+        ({"costs": None}, "costs: found NoneType; expected Costs"),
+        ({"forecasts": {}}, "forecasts: found dict; expected Forecasts"),
+        ({"shares": None}, "shares: found NoneType; expected Mapping"),
+        ({"shares": {"a": "2"}}, "the share of a: found '2'; expected a number above 0"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
         Setting(**wrong)  # type: ignore[arg-type]
 
 

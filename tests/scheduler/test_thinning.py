@@ -160,6 +160,18 @@ def test_a_thinning_that_is_given_up_gives_back_what_it_held_at_any_moment() -> 
     assert only(follow(stage, "c", 50), Refuse).lost
 
 
+def test_a_second_thinning_of_a_turn_takes_nothing_more() -> None:
+    stage = Stage(room=8)
+    read(stage)
+    assert stage.run("b", [*WHOLE, 50])
+    assert only(stage.tell(Thinning(TurnId("b"))), Thin)
+    assert stage.tell(Thinning(TurnId("b"))) == []
+    stage.tell(Finished(TurnId("b")))
+    stage.tell(Thinned(TurnId("b")))
+    stage.tell(Thinned(A))
+    assert "0/8 taken" in repr(stage.kernel)
+
+
 def test_steps_out_of_their_order_change_nothing() -> None:
     stage = Stage(room=8)
     assert stage.tell(Thinning(A)) == []

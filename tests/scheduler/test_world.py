@@ -170,6 +170,18 @@ def test_a_hold_ends_after_an_hour_whatever_its_policy_says() -> None:
     assert hold.until == 3600.0
 
 
+def test_a_hold_that_is_renewed_without_end_ends_after_that_hour_too() -> None:
+    def longer(world: World, program: Program, pause: Pause) -> Retention:
+        return Retention(1000.0, "still away")
+
+    stage = under(replace(holding(1000.0), renew=longer))
+    stage.run("a1", range(8), program="a")
+    stage.pause("a1")
+    ends = [one for _ in range(4) for one in stage.tell(Tick(), after=1000.0) if isinstance(one, Extend | Release)]
+    assert [one.until for one in ends if isinstance(one, Extend)] == [2000.0, 3000.0, 3600.0]
+    assert [one.how for one in ends if isinstance(one, Release)] == ["expired"]
+
+
 def test_a_hold_that_is_to_go_on_for_less_than_the_clock_can_tell_is_over() -> None:
     def hardly(world: World, program: Program, pause: Pause) -> Retention:
         return Retention(1e-13, "still away")
