@@ -47,6 +47,8 @@ class Ask:
     schema: Mapping[str, Any] | None = None
     """The whole answer must be JSON that fits this schema."""
     sampling: Sampling = field(default_factory=Sampling)
+    parts: bool = False
+    """An answer that its limit cuts off goes on with the next ask; so no limit is too narrow for a call."""
     program: str = ""
     """Empty: a program of its own, that nobody tends."""
     tended: bool = True

@@ -16,14 +16,14 @@ from ..kvstore import RAW, is_exact
 from ..kvstore.hints import Reply
 from ..kvstore.tiers import DiskTier
 from ..scheduler import Closed, Event, KvPolicy, Marked, Policy, ProgramId, Setting, Unmarked, named
-from ..tools import HERMES, Parser, Prose
+from ..tools import HERMES, Grammar, Parser, Prose
 from ..tracing import here
 from .answer import Answering
 from .ask import Ask
 from .below import Below, Tiers, owned
 from .called import Called
 from .engines import Mode, Speaker, StepEngine, TurnEngine
-from .errors import Unable
+from .errors import Refused, Unable
 from .guards import Guards
 from .hinted import hinted
 from .kv_events import KvEvents
@@ -35,9 +35,12 @@ from .request import Request
 from .saved import Saved
 from .thinning import Thinner
 from .ticket import Ticket
+from .turn import left
 from .voice import Voice
 from .weights import Running
 from .workshop import Workshop
+
+_MORE = "allow more, ask with less, or leave it to the model whether it calls (tool_choice auto)"
 
 POOL_TOKENS = 16_384
 """Tokens the pool holds unless said otherwise: 360 MB with the packaged model."""
@@ -236,9 +239,19 @@ class Host:
         key = repr((ask.tools, ask.granted, ask.choice, ask.parallel, ask.schema))
         return self._workshop.bring(
             key,
-            lambda: self.voice.grammar(ask, begun),
+            lambda: self._grammar(ask, request.tokens, begun),
             lambda grammar, ticket: self.loop.submit(replace(request, grammar=grammar), ticket),
         )
+
+    def _grammar(self, ask: Ask, tokens: tuple[int, ...], begun: tuple[int, ...]) -> Grammar | None:
+        """Raises Refused where a call must come and cannot: it would be cut off, and all its tokens for nothing."""
+        room = left(self.engine, len(tokens))
+        most = min(ask.sampling.max_tokens, room)
+        least = 0 if ask.parts else self.voice.least(ask, len(begun) + most)
+        if len(begun) + most < least:
+            found = f"max_tokens is {most}" if most < room else f"the context has room for {room} more"
+            raise Refused(f"{found}, and every call that may come takes at least {least} tokens: {_MORE}")
+        return self.voice.grammar(ask, begun)
 
     def root(self, tenant: str = "default", codec: str = RAW) -> str:
         """The root of a tenant's context names under the present weights and a codec, in hex."""

@@ -62,7 +62,7 @@ class Session:
         if not host.can.tokens:
             raise Unable(f"{host.engine.name} takes messages and gives text: a session needs an engine of token ids")
         name = program or f"{tenant}/session-{uuid4()}"
-        wanted = Ask((), tuple(tools), sampling=sampling or Sampling(), program=name, tenant=tenant)
+        wanted = Ask((), tuple(tools), sampling=sampling or Sampling(), program=name, tenant=tenant, parts=True)
         self._settle(Family(host, name, exact=exact), replace(wanted, **ask), history or History())
 
     @classmethod

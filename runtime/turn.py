@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..scheduler import DEVICE, Arrived, Hold, ProgramId, TurnId, lease_key
 from ..tracing import Place, trace_headers
-from .engines import Job, StepEngine, TurnEngine, Usage
+from .engines import Engine, Job, StepEngine, TurnEngine, Usage
 from .passages import Passages
 from .request import Request
 from .ticket import Facts, Ticket
@@ -119,8 +119,7 @@ def job_of(request: Request, name: TurnId, root: str, engine: StepEngine | TurnE
     tokens, sampling = list(request.tokens), request.sampling
     if engine.can.tokens and not engine.can.preempt:
         # All that a turn may say is reserved at its start, so it is asked for no more than there can be.
-        most = min(engine.longest, engine.room * engine.page) - len(tokens)
-        sampling = replace(sampling, max_tokens=max(1, min(sampling.max_tokens, most)))
+        sampling = replace(sampling, max_tokens=max(1, min(sampling.max_tokens, left(engine, len(tokens)))))
     return Job(
         name,
         tokens,
@@ -136,6 +135,12 @@ def job_of(request: Request, name: TurnId, root: str, engine: StepEngine | TurnE
         skip=request.dropped,
         trace=trace_headers(request.place),
     )
+
+
+def left(engine: Engine, tokens: int) -> int:
+    """Tokens for which there is room behind so many."""
+    whole = engine.longest if engine.can.preempt else min(engine.longest, engine.room * engine.page)
+    return whole - tokens
 
 
 def arrived(request: Request, job: Job, number: int, engine: StepEngine | TurnEngine) -> Arrived:

@@ -46,6 +46,14 @@ class Voice:
                 grammar.mask()  # what cannot be followed at all is refused here, not in a step that others share
             return grammar
 
+    def least(self, ask: Ask, enough: int) -> int:
+        """Tokens below which there is no call, where one must come; 0 where `enough` are plainly enough."""
+        if ask.schema is not None or not self.constrains(ask):
+            return 0
+        may = {tool.name for tool in ask.granted or ()}
+        granted = [tool for tool in ask.tools if tool.name in may and ask.choice.name in (None, tool.name)]
+        return self.compiler.least(granted or ask.tools, ask.choice, self.dialect, enough=enough)
+
     def _calls(self, ask: Ask) -> Grammar | None:
         """Of what is granted, where the choice leaves any of it; what is not is refused when it is called."""
         granted = [tool for tool in ask.granted or () if ask.choice.mode != "named" or tool.name == ask.choice.name]

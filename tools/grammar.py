@@ -71,6 +71,13 @@ class Compiler(Protocol):
         """The grammar of a turn that may call these tools; None when nothing is to be constrained."""
         ...
 
+    def least(self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, enough: int) -> int:
+        """Tokens below which there is no whole answer, where the choice wants a call.
+
+        Never more than the shortest call takes, perhaps less; 0 where `enough` are plainly enough.
+        """
+        ...
+
     def schema(self, schema: Mapping[str, Json]) -> Grammar:
         """The grammar of an answer that is one JSON value of this schema."""
         ...

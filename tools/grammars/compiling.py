@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from ..bounds import Bounds
 from ..dialects import Dialect
@@ -14,6 +14,7 @@ from ..errors import GrammarRefused
 from ..grammar import Enforced
 from ..places import Json
 from ..schema import check_schema
+from ..shortest import Words, skeleton
 from ..spec import Choice, Tool
 from .following import Following, Template
 from .turns import around
@@ -94,6 +95,14 @@ class Compiling(ABC):
             raise GrammarRefused(f"the strict tool {tool.name}", f"it would leave out {', '.join(found.residual)}")
         return Enforced(found.residual)
 
+    def least(self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, enough: int) -> int:
+        """See Compiler."""
+        offered = [tool for tool in tools if choice.mode != "named" or tool.name == choice.name]
+        made = [skeleton(tool, dialect) for tool in offered]
+        if choice.mode not in ("any", "named") or not made or min(map(len, made)) <= enough:
+            return 0
+        return min(map(self._words.least, made))
+
     def schema(self, schema: Mapping[str, Json]) -> Following:
         """The grammar of one JSON value and then the end. Raises BadSchema, GrammarRefused."""
         check_schema(schema)
@@ -104,6 +113,14 @@ class Compiling(ABC):
         self.check(tool)
         found = self._prepare(json.dumps(tool.parameters, ensure_ascii=False), tool.name)
         return Body(*around(dialect, tool.name, self._spelled), found)
+
+    @cached_property
+    def _words(self) -> Words:
+        return Words(self._vocabulary())
+
+    @abstractmethod
+    def _vocabulary(self) -> Sequence[bytes]:
+        """Every token as text."""
 
     @abstractmethod
     def _prepared(self, text: str, tool: str) -> Prepared:

@@ -89,6 +89,9 @@ class LLGuidanceCompiler(Compiling):
                 parts.append(f"<[{token}]>")
         return " ".join(parts)
 
+    def _vocabulary(self) -> list[bytes]:
+        return [self._tokenizer.decode_bytes([token]) for token in range(self._vocab)]
+
     def _compiled(self, asked: Asked, bodies: tuple[Body, ...]) -> Template:
         parts = [body.rules(place) if body.head else body.schema.at(place) for place, body in enumerate(bodies)]
         text = "\n".join([self._turn(asked, len(bodies)), SEPARATORS, NUMBER, *parts]) + "\n"

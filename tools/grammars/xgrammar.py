@@ -50,6 +50,7 @@ class XGrammarCompiler(Compiling):
         read = xgr.TokenizerInfo(words, kind, vocab_size=vocab, stop_token_ids=sorted(eos)).decoded_vocab
         for token in self._special.values():
             read[token] = b"\xff" + read[token]  # no text is written like this, and a rule can still name the token
+        self._read = read
         self._info = xgr.TokenizerInfo(read, xgr.VocabType.RAW, vocab_size=vocab, stop_token_ids=sorted(eos))
         self._engine = xgr.GrammarCompiler(self._info, max_threads=1, cache_enabled=False)
 
@@ -65,6 +66,9 @@ class XGrammarCompiler(Compiling):
         written = Written(schema, leaves, items=self._bounds.items)
         left_out = tuple(sorted({*noted, *written.residual, *leaves.residual}))
         return Prepared(written.start, tuple(written.rules), left_out, tuple(leaves.named.items()))
+
+    def _vocabulary(self) -> list[bytes]:
+        return [word.removeprefix(b"\xff") for word in self._read]
 
     def _compiled(self, asked: Asked, bodies: tuple[Body, ...]) -> Template:
         named = {
