@@ -100,12 +100,12 @@ def test_every_call_that_is_drawn_from_random_logits_is_valid(
     narrow: Compiling, encode: Encode, decode: Decode
 ) -> None:
     counts: Counter[str] = Counter()
-    for number in range(216):
+    for number in range(160):
         tool, mode = TOOLS[number % len(TOOLS)], ("auto", "any", "named")[number % 3]
         others = [TOOLS[(number + 1) % len(TOOLS)]]
         counts[sampled(narrow, tool, others, mode, number, encode=encode, decode=decode)] += 1
     assert counts.keys() <= {"valid", "truncated"}, counts
-    assert counts["valid"] >= 180, counts
+    assert counts["valid"] >= 132, counts
 
 
 @pytest.mark.slow
