@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from .bare import bare, broken
+from .errors import MalformedCall
 from .places import Json
+from .schema import loads
 from .spec import Tool
 
 DERIVED = 4
@@ -35,6 +38,8 @@ class Dialect:
     """What stands before bare arguments, `{name}` in it; empty where name and arguments are in one JSON object."""
     tail: str = ""
     """What stands after them."""
+    quote: str = ""
+    """Where arguments are no JSON: what stands around every string, which is as it is. Keys stand bare there."""
     anchored: bool = False
     """A call is what begins the answer with a brace, and nothing that comes later."""
     system: str = ""
@@ -116,15 +121,35 @@ DEEPSEEK = Dialect(
 
 DEEPSEEK_V31 = replace(DEEPSEEK, name="deepseek-v3.1", head="{name}" + _SEP, tail="", between="")
 
-DIALECTS = {each.name: each for each in (HERMES, SMOLLM, LLAMA, MISTRAL, MISTRAL_ARGS, DEEPSEEK, DEEPSEEK_V31)}
+FUNCTIONGEMMA = Dialect(
+    name="functiongemma",
+    begin="<start_function_call>",
+    end="<end_function_call>",
+    head="call:{name}",
+    quote="<escape>",
+    between="",
+    result="{content}",
+)
+"""FunctionGemma: arguments in a form of their own, which its guide on formatting tells."""
+
+GEMMA = replace(FUNCTIONGEMMA, name="gemma", begin="<|tool_call>", end="<tool_call|>", quote='<|"|>')
+"""Gemma from the fourth generation on: the same under other marks."""
+
+DIALECTS = {
+    each.name: each
+    for each in (HERMES, SMOLLM, LLAMA, MISTRAL, MISTRAL_ARGS, DEEPSEEK, DEEPSEEK_V31, FUNCTIONGEMMA, GEMMA)
+}
 
 MARKS = frozenset(
     ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", _SEP]
     + [mark for each in (DEEPSEEK, DEEPSEEK_V31) for mark in (each.opening, each.begin, each.end, each.closing)]
+    + [mark for each in (FUNCTIONGEMMA, GEMMA) for mark in (each.begin, each.end, each.quote)]
 )
 """What some tokenizers have control tokens for, and who reads calls must nevertheless see."""
 
 _NATIVE: tuple[tuple[tuple[str, ...], Dialect], ...] = (
+    ((FUNCTIONGEMMA.begin,), FUNCTIONGEMMA),
+    ((GEMMA.begin,), GEMMA),
     (("tool_call>", "tools"), HERMES),
     (("[TOOL_CALLS]", "[ARGS]"), MISTRAL_ARGS),
     (("[TOOL_CALLS]",), MISTRAL),
@@ -139,6 +164,8 @@ _NAMED = (
     (("mistral", "mixtral", "ministral"), MISTRAL),
     (("deepseek-v3.1", "deepseek-v3.2"), DEEPSEEK_V31),
     (("deepseek",), DEEPSEEK),
+    (("functiongemma",), FUNCTIONGEMMA),
+    (("gemma-4", "gemma4"), GEMMA),
 )
 
 
@@ -171,7 +198,7 @@ def render_examples(dialect: Dialect, tools: Sequence[Tool]) -> tuple[tuple[str,
 
 
 def render_call(dialect: Dialect, name: str, arguments_text: str) -> str:
-    """A call as the model writes it, arguments byte for byte."""
+    """A call as the model writes it, arguments byte for byte where they are JSON."""
     return render_calls(dialect, [(name, arguments_text)])
 
 
@@ -188,18 +215,28 @@ def render_result(dialect: Dialect, name: str, content: str) -> str:
 
     A marker inside the content is broken up, so that a tool cannot end its own result or write a call.
     """
-    markers = (dialect.opening, dialect.begin, dialect.end, "<tool_response>", "</tool_response>")
+    markers = (dialect.opening, dialect.begin, dialect.end, dialect.quote, "<tool_response>", "</tool_response>")
     for marker in (each for each in markers if len(each) > 1):
-        content = content.replace(marker, marker[:1] + " " + marker[1:])
+        content = broken(content, marker)
     before, _, after = dialect.result.partition("{content}")
     return before.replace("{name}", name) + content + after.replace("{name}", name)
 
 
 def _written(dialect: Dialect, name: str, arguments_text: str) -> str:
+    if dialect.quote:
+        arguments_text = _marked(arguments_text, dialect.quote)
     if dialect.head:
         return dialect.head.replace("{name}", name) + arguments_text + dialect.tail
     keys = f'"{dialect.name_key}": {json.dumps(name, ensure_ascii=False)}, "{dialect.arguments_key}": '
     return f"{{{keys}{arguments_text}}}"
+
+
+def _marked(text: str, quote: str) -> str:
+    """Arguments in the form without JSON; what is no JSON stays what it is, and is none in that form either."""
+    try:
+        return bare(loads(text), quote)
+    except MalformedCall:
+        return text
 
 
 def _listed(tool: Tool) -> str:

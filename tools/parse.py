@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from .bare import BareScanner
 from .dialects import Dialect
 from .errors import MalformedCall, Problem
 from .scan import Argued, Closed, Named, ObjectScanner, Piece
@@ -212,16 +213,20 @@ class Parser:
     def _step_name(self, out: list[Delta]) -> bool:
         before, _, after = self._dialect.head.partition("{name}")
         held = self._held
-        name, marker, rest = held[len(before) :].partition(after)
+        sign = after or "{"  # where nothing stands behind the name, its arguments end it
+        name, marker, rest = held[len(before) :].partition(sign)
         fits = held.startswith(before) or before.startswith(held)
+        fits &= not self._dialect.end or self._dialect.end not in name
         if fits and not marker and "{" not in name and len(name) < LONGEST_NAME:
             return False
-        draft = _Draft(ObjectScanner(self._dialect.name_key, self._dialect.arguments_key, bare=True))
+        quote = self._dialect.quote
+        written = ObjectScanner(self._dialect.name_key, self._dialect.arguments_key, bare=True)
+        draft = _Draft(BareScanner(quote) if quote else written)
         self._draft, self._state = draft, "calls" if self._dialect.opening else "text"
         if not fits or not marker:
-            draft.scanner.state, draft.scanner.fault = "broken", f"expected a name and {after!r}"
+            draft.scanner.state, draft.scanner.fault = "broken", f"expected a name and {sign!r}"
             return True
-        self._held = rest
+        self._held = rest if after else marker + rest
         self._take(draft, [Named(name.strip())], out)
         return True
 
@@ -308,7 +313,7 @@ def counted(prefix: str) -> Callable[[], str]:
 class _Draft:
     """A call being written."""
 
-    def __init__(self, scanner: ObjectScanner) -> None:
+    def __init__(self, scanner: ObjectScanner | BareScanner) -> None:
         self.scanner = scanner
         self.index = -1
         self.id = ""

@@ -6,6 +6,7 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .dialects import Dialect, render_calls
@@ -29,13 +30,15 @@ _ARRAY = frozenset(["type", "items", "minItems", "maxItems", "uniqueItems"])
 
 def skeleton(tool: Tool, dialect: Dialect) -> str:
     """What every call of the tool is made of, in its order: text, blanks that may be left out, and gaps."""
-    before, after = render_calls(dialect, [(tool.name, _GAP)]).split(_GAP)
+    before, after = render_calls(replace(dialect, quote=""), [(tool.name, _GAP)]).split(_GAP)
     if not dialect.head:
         before = before.replace(": ", f":{_BLANK}").replace(", ", f",{_BLANK}")
-    if dialect.end and not dialect.opening:
+    if dialect.end and not (dialect.opening or dialect.head):
         edge = len(dialect.begin)
         before, after = before[:edge] + _BLANK + before[edge:], after.replace(dialect.end, _BLANK + dialect.end)
     root = {"type": "object", **closed(tool.parameters)}
+    if dialect.quote:
+        return f"{before}{{{_GAP}}}{after}"
     return before + _written(root, root, 0) + after
 
 

@@ -15,10 +15,13 @@ from sostenuto.tools import (
     DEEPSEEK,
     DEEPSEEK_V31,
     DIALECTS,
+    FUNCTIONGEMMA,
+    GEMMA,
     HERMES,
     LLAMA,
     MISTRAL,
     MISTRAL_ARGS,
+    SMOLLM,
     ArgumentsDelta,
     CallBegun,
     Choice,
@@ -42,7 +45,7 @@ TOOLS = read_tools(
 )
 EVERY = pytest.mark.parametrize("dialect", list(DIALECTS.values()), ids=list(DIALECTS))
 NASTY = st.text(st.sampled_from('{}[]",:\\ <>|\n`a;') | st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
-    ["</tool_call>", "[TOOL_CALLS]", "[ARGS]", DEEPSEEK.end, DEEPSEEK.closing, "\n```", "; ", '"}}', "]"]
+    ["</tool_call>", "[TOOL_CALLS]", "[ARGS]", DEEPSEEK.end, DEEPSEEK.closing, "\n```", "; ", '"}}', "]", "<esc", "<|"]
 )
 ARGUMENTS = st.dictionaries(NASTY, NASTY | st.integers() | st.lists(NASTY, max_size=2), max_size=3)
 
@@ -64,6 +67,8 @@ def test_calls_come_back_as_they_were_rendered_however_they_are_split(
 ) -> None:
     texts = [json.dumps(each, ensure_ascii=not raw) for each in given]
     text = render_calls(dialect, [("f" if n % 2 else "f.2", each) for n, each in enumerate(texts)])
+    if dialect.quote:  # what is no JSON there becomes JSON, always spelled alike
+        texts = [json.dumps(each, ensure_ascii=False) for each in given]
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     for pieces in ([text[a:b] for a, b in pairwise(edges)], list(text)):
         deltas, outcome = read(dialect, pieces)
@@ -182,8 +187,11 @@ def test_the_template_tells_which_dialect_a_model_speaks() -> None:
         ("[TOOL_CALLS]{{ name }}[ARGS]", MISTRAL_ARGS),
         (DEEPSEEK.opening + "```json", DEEPSEEK),
         (DEEPSEEK.opening, DEEPSEEK_V31),
+        ("{% if tools %}{{ '<start_function_call>call:' }}", FUNCTIONGEMMA),
+        ("{% if tools %}{{ '<|tool_call>call:' }}<tool_call|>", GEMMA),
         ("<|start_header_id|>{% if tools %}" + '{"name": "x", "parameters": {}}', LLAMA),
     ):
         assert dialect_for("anything", words) is dialect
     named = {"Llama-3.1-8B-Instruct": LLAMA, "Mistral-7B-Instruct-v0.3": MISTRAL, "DeepSeek-V3": DEEPSEEK}
+    named |= {"functiongemma-270m-it": FUNCTIONGEMMA, "gemma-4-E4B-it": GEMMA, "gemma-3-1b-it": SMOLLM}
     assert {name: dialect_for(name, None) for name in named} == named

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from sostenuto.tools import (
+    FUNCTIONGEMMA,
+    GEMMA,
     HERMES,
     Bounds,
     Choice,
+    Dialect,
     Dispatch,
     GrammarRefused,
     Parser,
@@ -71,9 +74,9 @@ def _bits(mask: bytes) -> Any:
     return np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")[:VOCAB]
 
 
-def judged(text: str, tools: Sequence[Tool], ended: bool) -> str:
+def judged(text: str, tools: Sequence[Tool], ended: bool, dialect: Dialect = HERMES) -> str:
     """`valid`, `truncated` or `text`; anything else is a fault and says which."""
-    parser = Parser(HERMES, tools)
+    parser = Parser(dialect, tools)
     parser.feed(text)
     outcome = parser.finish(truncated=not ended)
     if outcome.kind != "called":
@@ -106,6 +109,23 @@ def test_every_call_that_is_drawn_from_random_logits_is_valid(
         counts[sampled(narrow, tool, others, mode, number, encode=encode, decode=decode)] += 1
     assert counts.keys() <= {"valid", "truncated"}, counts
     assert counts["valid"] >= 132, counts
+
+
+@pytest.mark.parametrize("dialect", [FUNCTIONGEMMA, GEMMA], ids=["functiongemma", "gemma"])
+def test_so_is_every_call_that_is_not_json_but_for_what_is_left_to_the_check(
+    narrow: Compiling, decode: Decode, dialect: Dialect
+) -> None:
+    counts: Counter[str] = Counter()
+    for number, tool in enumerate(TOOLS * 4):
+        grammar = narrow.tools([tool], Choice("any"), dialect, parallel=False)
+        assert grammar is not None
+        tokens, ended = drawn(grammar, np.random.default_rng(number), 1.0, [])
+        found = judged(decode(tokens), [tool], ended, dialect)
+        left = tool.name in ("find", "plan")
+        assert (grammar.enforced.residual != ()) is left
+        counts["left to the check" if left and found.startswith("invalid") else found] += 1
+    assert counts.keys() <= {"valid", "truncated", "left to the check"}, counts
+    assert counts["valid"] >= 20, counts
 
 
 @pytest.mark.slow

@@ -12,13 +12,15 @@ from ..bounds import Bounds
 from ..dialects import Dialect
 from ..errors import GrammarRefused
 from ..grammar import Enforced
+from ..normal import normal
 from ..places import Json
-from ..schema import check_schema
+from ..schema import check_schema, closed
 from ..shortest import Words, skeleton
 from ..spec import Choice, Tool
 from .following import Following, Template
+from .leaves import Marked, Numbers
 from .turns import around
-from .values import PLACE
+from .values import PLACE, Written
 
 CACHED = 64
 
@@ -71,6 +73,7 @@ class Compiling(ABC):
         self._bounds = bounds or Bounds()
         self._compile = lru_cache(maxsize=CACHED)(self._compiled)
         self._prepare = lru_cache(maxsize=16 * CACHED)(self._prepared)
+        self._prepare_marked = lru_cache(maxsize=16 * CACHED)(self._marked)
 
     def tools(self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, parallel: bool) -> Following | None:
         """The grammar of a turn; None for the choice `none` and for `auto` without tools.
@@ -90,10 +93,7 @@ class Compiling(ABC):
 
     def check(self, tool: Tool) -> Enforced:
         """See Compiler."""
-        found = self._prepare(json.dumps(tool.parameters, ensure_ascii=False), tool.name)
-        if tool.strict and found.residual:
-            raise GrammarRefused(f"the strict tool {tool.name}", f"it would leave out {', '.join(found.residual)}")
-        return Enforced(found.residual)
+        return self._allowed(tool, self._prepare(json.dumps(tool.parameters, ensure_ascii=False), tool.name))
 
     def least(self, tools: Sequence[Tool], choice: Choice, dialect: Dialect, *, enough: int) -> int:
         """See Compiler."""
@@ -110,9 +110,28 @@ class Compiling(ABC):
         return self._compile(Asked(None), (Body("", "", found),)).fresh()
 
     def _call(self, tool: Tool, dialect: Dialect) -> Body:
-        self.check(tool)
-        found = self._prepare(json.dumps(tool.parameters, ensure_ascii=False), tool.name)
+        text = json.dumps(tool.parameters, ensure_ascii=False)
+        found = self._prepare_marked(text, dialect.quote) if dialect.quote else self._prepare(text, tool.name)
+        self._allowed(tool, found)
         return Body(*around(dialect, tool.name, self._spelled), found)
+
+    def _allowed(self, tool: Tool, found: Prepared) -> Enforced:
+        if tool.strict and found.residual:
+            raise GrammarRefused(f"the strict tool {tool.name}", f"it would leave out {', '.join(found.residual)}")
+        return Enforced(found.residual)
+
+    def _marked(self, text: str, quote: str) -> Prepared:
+        """As `_prepared`, where strings stand between marks."""
+        schema, noted = normal(closed(json.loads(text)))
+        numbers = self._numbers()
+        leaves = Marked(quote, self._spelled, numbers, self._bounds.characters)
+        written = Written(schema, leaves, items=self._bounds.items, key=leaves.key)
+        left_out = tuple(sorted({*noted, *written.residual, *leaves.residual}))
+        return Prepared(written.start, tuple(written.rules), left_out, tuple(numbers.named.items()))
+
+    @abstractmethod
+    def _numbers(self) -> Numbers:
+        """The engine's rules for numbers."""
 
     @cached_property
     def _words(self) -> Words:

@@ -17,7 +17,7 @@ from ..schema import closed
 from .compiling import Asked, Body, Compiling, Prepared, residual
 from .following import Free, Template
 from .turns import CALLS, SEPARATORS, turn
-from .values import NUMBER, Written
+from .values import NUMBER, Nothing, Written
 
 _OPTIONS = {"whitespace_flexible": False, "key_separator": ": ?", "item_separator": ", ?"}
 """At most one space, after colons and commas: with unbounded whitespace an answer may never end."""
@@ -64,6 +64,13 @@ class LLGuidanceCompiler(Compiling):
             if lenient:
                 left_out |= _relieved(schema, _said(matcher))
         raise GrammarRefused(f"the tool {tool}" if tool else "the schema", _said(matcher))
+
+    def _numbers(self) -> _Numbers:
+        return _Numbers(self)
+
+    def reads(self, schema: Node) -> bool:
+        """Whether the engine can hold a model to a plain schema, all of it."""
+        return not self._matcher("start: %json " + _json(schema, lenient=False) + "\n", self._bytes).is_error()
 
     def _unreadable(self, schema: Node) -> list[str]:
         """Patterns that the engine cannot read even where it may look past things: those that look around or back."""
@@ -148,6 +155,29 @@ class LLGuidanceCompiler(Compiling):
             ):
                 return None
         return Free(mask, refused)
+
+
+class _Numbers:
+    """Numbers by themselves, where the rest is no JSON."""
+
+    def __init__(self, compiler: LLGuidanceCompiler) -> None:
+        self._compiler = compiler
+        self.residual: set[str] = set()
+        self.named: dict[str, str] = {}
+
+    def number(self, node: Node, kind: str) -> str:
+        """See Numbers."""
+        words = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+        stated = {word: node[word] for word in words if word in node}
+        if kind == "number" and not stated:
+            return "NUMBER"
+        schema = bounded({"type": kind, **stated}, Bounds())
+        if "multipleOf" in stated and not self._compiler.reads(schema):
+            self.residual.add("multipleOf")
+            schema = bounded({"type": kind, **{word: stated[word] for word in words[:-1] if word in stated}}, Bounds())
+        if not self._compiler.reads(schema):
+            raise Nothing
+        return "%json " + _json(schema, lenient=False)
 
 
 class _Leaves:

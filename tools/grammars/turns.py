@@ -39,7 +39,7 @@ def turn(dialect: Dialect, *, parallel: bool, calls: int, spelled: Spell) -> Tur
     begin, end, opening = (spelled(each) for each in (dialect.begin, dialect.end, dialect.opening))
     any_call = " | ".join(f"call{place}" for place in range(calls))
     # Where a marker stands on both sides, a line break may stand inside of them.
-    blank = '"\\n"?' if dialect.end and not dialect.opening else ""
+    blank = '"\\n"?' if dialect.end and not (dialect.opening or dialect.head) else ""
     rules = (f"call: {any_call}", f"body: {blank} call {blank} {end}")
     joint = f"({_blanks(dialect.between)} {begin} body){{0,{CALLS - 1}}}" if parallel else ""
     together = f"{spelled(dialect.lead)} {begin} body {joint} {spelled(dialect.closing)}"

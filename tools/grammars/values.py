@@ -60,11 +60,13 @@ class Nothing(Exception):
 class Written:
     """The rules of one schema. `residual` are the keywords that they leave out."""
 
-    def __init__(self, root: Node, leaf: Leaf, *, items: int) -> None:
-        """`items`: how many a list or a mapping holds at most that states no limit. Raises GrammarRefused."""
+    def __init__(self, root: Node, leaf: Leaf, *, items: int, key: Callable[[str], str] | None = None) -> None:
+        """`items`: how many a list or a mapping holds at most that states no limit; `key` writes a key, as JSON unless
+        given. Raises GrammarRefused."""
         self._root = root
         self._leaf = leaf
         self._items = items
+        self._key = key or literal
         self._names: dict[str, str] = {}
         self.rules: list[str] = []
         self.residual: set[str] = set()
@@ -153,7 +155,7 @@ class Written:
                 if name in required:
                     raise
                 continue
-            members.append((f"{literal(name)} COLON {rule}", name in required))
+            members.append((f"{self._key(name)} COLON {rule}", name in required))
         least, most = node.get("minProperties", 0), node.get("maxProperties", len(members))
         if members:
             if least > sum(needed for _, needed in members):

@@ -17,13 +17,13 @@ import xgrammar as xgr
 from ..bounds import Bounds
 from ..errors import GrammarRefused
 from ..normal import FORMATS, normal
-from ..places import Json, Node
+from ..places import Node
 from ..schema import closed
-from ..validate import Validator
 from .compiling import Asked, Body, Compiling, Prepared, residual
 from .following import Free, Template
+from .leaves import Leaves
 from .turns import SEPARATORS, turn
-from .values import ANYWHERE, ASSERTING, HINTS, NUMBER, PLACE, Nothing, Written, literal
+from .values import NUMBER, PLACE, Nothing, Written
 
 LONGEST = 256
 """Characters that can be counted; each costs some ten milliseconds to compile."""
@@ -58,6 +58,9 @@ class XGrammarCompiler(Compiling):
     def alone(cls) -> XGrammarCompiler:
         """For no model: every byte is a token. Good to see which schemas can be enforced."""
         return cls("byte", eos=[261], vocab=262)
+
+    def _numbers(self) -> _Leaves:
+        return _Leaves(self._characters)
 
     def _prepared(self, text: str, tool: str) -> Prepared:
         given = json.loads(text)
@@ -124,52 +127,14 @@ class XGrammarCompiler(Compiling):
         return " ".join(parts)
 
 
-class _Leaves:
-    """Plain values as rules. What an object or a list is made of is told by Written."""
+class _Leaves(Leaves):
+    """Plain values in JSON, as xgrammar reads them where it can be trusted."""
 
     def __init__(self, characters: int | None) -> None:
         """`characters`: of a string that states no limit; None for as many as come."""
+        super().__init__()
         self._characters = characters
         self.named: dict[str, str] = {}
-        self.residual: set[str] = set()
-
-    def __call__(self, node: Node) -> str | None:
-        if "enum" in node or "const" in node:
-            return " | ".join(literal(value) for value in self._listed(node))
-        if not node:
-            return self._anything()
-        if {"$ref", "anyOf", "oneOf", "allOf"} & node.keys() and "type" not in node:
-            return None
-        kind = node.get("type") or next((kind for kind, words in HINTS.items() if words & node.keys()), None)
-        if kind is None:
-            self.residual |= ASSERTING & node.keys()
-            return self._anything()
-        if isinstance(kind, list) or kind in ("object", "array"):
-            return None
-        self.residual |= ANYWHERE & node.keys()
-        if kind == "boolean":
-            return '"true" | "false"'
-        if kind == "null":
-            return '"null"'
-        return self._string(node) if kind == "string" else self._number(node, kind)
-
-    def _listed(self, node: Node) -> list[Json]:
-        """The values that are listed and fit what else is said of them."""
-        values = node.get("enum", [node.get("const")])
-        others = {key: value for key, value in node.items() if key not in ("$defs", "definitions")}
-        if any(word in json.dumps(others) for word in ('"$ref"', '"$dynamicRef"', '"$recursiveRef"')):
-            self.residual |= others.keys() & {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "properties"}
-            return list(values)
-        check = Validator(others)
-        if not (fitting := [value for value in values if check.problems(value) == ()]):
-            raise Nothing
-        return fitting
-
-    def _anything(self) -> str:
-        plain = f'{self._text(0, None)} | NUMBER | "true" | "false" | "null"'
-        some = f"({plain})"
-        entry = f"{self._text(0, None)} COLON {some}"
-        return f'{plain} | "[" ({some} (COMMA {some}){{0,15}})? "]" | "{{" ({entry})? "}}"'
 
     def _string(self, node: Node) -> str:
         least, most = node.get("minLength", 0), node.get("maxLength")
@@ -196,7 +161,8 @@ class _Leaves:
             self.residual.add(word)
         return found and self._named(found)
 
-    def _number(self, node: Node, kind: str) -> str:
+    def number(self, node: Node, kind: str) -> str:
+        """See Leaves."""
         self.residual |= {"multipleOf"} & node.keys()
         stated = {key: node[key] for key in _RANGE if key in node}
         if not stated:
