@@ -59,6 +59,18 @@ def joined(root: Node) -> set[str]:
     return found
 
 
+def looked_at(root: Node) -> set[str]:
+    """Places where `unevaluatedProperties` or `unevaluatedItems` look: to state more there lets more through."""
+    graph = Graph(root)
+    found: set[str] = set()
+    agenda = [path for path, node in graph.nodes.items() if {"unevaluatedProperties", "unevaluatedItems"} & node.keys()]
+    while agenda:
+        if (path := agenda.pop()) not in found:
+            found.add(path)
+            agenda += graph.in_place(path)
+    return found
+
+
 def _followed(root: Node, node: Any) -> Any:
     for _ in range(8):
         reference = node.get("$ref") if isinstance(node, Mapping) else None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .apart import joined, weighed
+from .apart import joined, looked_at, weighed
 from .places import Node, children
 
 NUMBER = 10**15
@@ -47,16 +47,17 @@ def bounded(schema: Mapping[str, Any], bounds: Bounds) -> Node:
     refers to itself may still nest without end, and so may what `allOf` puts together.
     """
     root: Node = copy.deepcopy(dict(schema))
-    _Bounding(weighed(root), joined(root), bounds).bound("", root)
+    _Bounding(root, bounds).bound("", root)
     return root
 
 
 class _Bounding:
     """Where a value may have to not fit, nothing is added: what is bounded away would count as not fitting."""
 
-    def __init__(self, left: set[str], parts: set[str], bounds: Bounds) -> None:
-        self._left = left
-        self._parts = parts
+    def __init__(self, root: Node, bounds: Bounds) -> None:
+        self._left = weighed(root)
+        self._parts = joined(root)
+        self._seen = looked_at(root)
         self._bounds = bounds
 
     def bound(self, path: str, node: Node) -> None:
@@ -82,11 +83,12 @@ class _Bounding:
             node.setdefault("maxLength", max(bounds.characters, least))
         if "array" in kinds:
             node.setdefault("maxItems", max(bounds.items, node.get("minItems", 0)))
-            if "prefixItems" not in node:
+            if "prefixItems" not in node and path not in self._seen:
                 node.setdefault("items", _anything(bounds))
         if (
             "object" in kinds
             and path not in self._parts
+            and (path not in self._seen or "unevaluatedProperties" in node)
             and node.get("additionalProperties") is not False
             and _alone(node)
         ):
@@ -101,7 +103,7 @@ def _bound_object(node: Node, bounds: Bounds) -> None:
     if stated.keys() - set(node.get("required", ())):
         node["additionalProperties"] = False
         return
-    node.setdefault("additionalProperties", _anything(bounds))
+    node.setdefault("additionalProperties", node.get("unevaluatedProperties", _anything(bounds)))
     node.setdefault("maxProperties", max(len(stated) + bounds.items, node.get("minProperties", 0)))
 
 

@@ -28,7 +28,7 @@ from sostenuto.tools import (
     render_call,
     validators,
 )
-from sostenuto.tools.apart import apart, weighed
+from sostenuto.tools.apart import apart, looked_at, weighed
 from sostenuto.tools.bounds import bounded
 from sostenuto.tools.grammars.compiling import Compiling
 from sostenuto.tools.normal import endless, normal
@@ -232,6 +232,27 @@ def test_whatever_fits_a_schema_that_was_closed_or_bounded_fits_the_schema(schem
     for narrower in (bounded(made, Bounds(2, 2)), closed(schema), bounded(closed(made), Bounds(2, 2))):
         if Validator(narrower).problems(value) == ():
             assert Validator(schema).problems(value) == ()
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"properties": {}, "unevaluatedProperties": False}, {"b": []}),
+        ({"patternProperties": {"a": {}}, "unevaluatedProperties": False}, {"b": 1}),
+        ({"required": ["b"], "unevaluatedProperties": {"type": "null"}}, {"b": 1}),
+        ({"anyOf": [{"required": ["a"]}], "unevaluatedProperties": False}, {"a": 1}),
+        ({"if": {"required": ["a"]}, "then": {"minProperties": 1}, "unevaluatedProperties": False}, {"a": 1}),
+        ({"dependentSchemas": {"a": {"required": ["a"]}}, "unevaluatedProperties": False}, {"a": 1}),
+        ({"$ref": "#/$defs/x", "unevaluatedProperties": False, "$defs": {"x": {"required": ["a"]}}}, {"a": 1}),
+        ({"anyOf": [{"minItems": 1}], "unevaluatedItems": False}, [1, 2]),
+        ({"type": "array", "unevaluatedItems": {"type": "null"}}, [1]),
+    ],
+)
+def test_a_limit_does_not_state_what_is_forbidden_because_nobody_states_it(schema: Any, value: Any) -> None:
+    assert Validator(schema).problems(value) != ()
+    for narrower in (bounded(schema, Bounds(2, 2)), closed(schema), bounded(closed(schema), Bounds(2, 2))):
+        assert Validator(narrower).problems(value) != ()
+        assert looked_at(narrower) >= {""}
 
 
 def test_equal_tools_are_compiled_once_and_share_no_state(alone: Compiling) -> None:
