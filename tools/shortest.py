@@ -37,9 +37,9 @@ def skeleton(tool: Tool, dialect: Dialect) -> str:
         edge = len(dialect.begin)
         before, after = before[:edge] + _BLANK + before[edge:], after.replace(dialect.end, _BLANK + dialect.end)
     root = {"type": "object", **closed(tool.parameters)}
-    if dialect.quote:
-        return f"{before}{{{_GAP}}}{after}"
-    return before + _written(root, root, 0) + after
+    whole = _written(root, root, 0)
+    known = not dialect.quote or whole == "{}"  # of what is no JSON, only where it ends
+    return before + (whole if known else f"{{{_GAP}}}") + after
 
 
 class Words:
