@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, Im
 from mcp.types import Tool as Listed
 
 from .mcp_faults import Forbidden, ServerGone
+from .mcp_text import ENCODING
 
 Where: TypeAlias = str | StdioServerParameters | Server[Any] | MCPServer | Callable[[], Any]
 """An address (streamable HTTP), a program (stdio), a server in this process, or what makes a transport anew."""
@@ -130,7 +132,8 @@ class Line:
             await stack.enter_async_context(http)
             return self._tapped(streamable_http_client(where, http_client=http))
         if isinstance(where, StdioServerParameters):
-            return self._tapped(stdio_client(where))
+            lines = ENCODING if codecs.lookup(where.encoding).name == "utf-8" else where.encoding
+            return self._tapped(stdio_client(where.model_copy(update={"encoding": lines})))
         return self._tapped(where())
 
     async def _heard(self, response: httpx2.Response) -> None:

@@ -38,8 +38,8 @@ def main(folder: Path) -> None:
         raise ToolError("nobody knows")
 
     @server.tool(description="Shouts.")
-    def shout() -> str:
-        return "A" * 2_000_000
+    def shout(megabytes: int = 2) -> str:
+        return "A" * (megabytes * 1_000_000)
 
     server.run("stdio")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from sostenuto.runtime.execute.credentials import holding  # noqa: E402
 from sostenuto.runtime.execute.executor import Executor  # noqa: E402
 from sostenuto.runtime.execute.mcp import McpServer, Said  # noqa: E402
 from sostenuto.runtime.execute.mcp_faults import Forbidden, ServerGone, ToolSaidNo  # noqa: E402
+from sostenuto.runtime.execute.mcp_text import ENCODING  # noqa: E402
 from sostenuto.runtime.execute.outcome import Denied, Job  # noqa: E402
 from sostenuto.runtime.execute.providers import needed_scopes  # noqa: E402
 from sostenuto.tools import Call, read_tool  # noqa: E402
@@ -38,6 +40,30 @@ def test_tools_stand_in_the_order_of_their_names_and_say_what_they_return(tmp_pa
     with pytest.raises(ServerGone, match="not open"):
         server.call("twice", {"n": 4})
     server.close()
+
+
+def test_what_a_server_writes_comes_in_whole_lines_however_it_was_cut(tmp_path: Path) -> None:
+    text = "{}\n" + "é" * 9 + "\n\n€ and no end"
+    written = text.encode()
+    for size in range(1, len(written) + 1):
+        decoder = codecs.getincrementaldecoder(ENCODING)()
+        pieces = [written[at : at + size] for at in range(0, len(written), size)]
+        said = [decoder.decode(piece) for piece in pieces]
+        assert all(each.endswith("\n") for each in said if each), "a line in pieces is copied with each of them"
+        assert "".join(said) + decoder.decode(b"", True) == text
+    decoder = codecs.getincrementaldecoder(ENCODING)("replace")
+    assert [decoder.decode(b"\xff"), decoder.decode(b"\n")] == ["", "\ufffd\n"]
+    decoder.decode(b"lost")
+    decoder.reset()
+    assert decoder.decode(b"kept\n") == "kept\n"
+    other = program(tmp_path).model_copy(update={"encoding": "utf-16"})  # what is said of an encoding stands
+    with pytest.raises(ServerGone), McpServer("there", other):
+        pass
+
+
+def test_fifty_megabytes_come_whole_over_stdio(tmp_path: Path) -> None:
+    with McpServer("there", program(tmp_path)) as server:
+        assert server.call("shout", {"megabytes": 50}).text == "A" * 50_000_000
 
 
 def test_one_connection_serves_threads_and_event_loops(tmp_path: Path) -> None:

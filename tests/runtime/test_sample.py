@@ -125,6 +125,22 @@ def test_a_mask_is_obeyed_in_greedy_and_drawn_answers() -> None:
         Sampler(Sampling(), []).pick(logits, bytes(3))
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.5, seed=1), Sampling(temperature=1, top_k=2)])
+@pytest.mark.parametrize("below", [1.0, 20.0, 60.0, 500.0])
+def test_what_a_mask_leaves_is_drawn_by_its_own_shares_however_unlikely_it_was(
+    sampling: Sampling, below: float
+) -> None:
+    logits = torch.zeros(VOCAB)
+    logits[3], logits[7] = -below, -below - 30.0
+    picked = Sampler(sampling, []).pick(logits, allowing({3, 7}))
+    assert picked.token == 3
+    assert picked.drawn == pytest.approx(0.0, abs=1e-6)
+    logits[7] = -below
+    alike = [Sampler(Sampling(temperature=0.5, seed=n), []).pick(logits, allowing({3, 7})) for n in range(64)]
+    assert {one.token for one in alike} == {3, 7}
+    assert all(one.drawn == pytest.approx(math.log(0.5), abs=1e-6) for one in alike)
+
+
 def test_a_mask_shorter_than_the_logits_forbids_the_rest() -> None:
     logits = torch.zeros(VOCAB)
     logits[VOCAB - 1] = 9.0
