@@ -39,3 +39,15 @@ def row(name: str, times: Sequence[float], peer: Sequence[float] | None = None) 
     p50, p99 = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     ratio = "" if peer is None else f"{sorted(peer)[len(peer) // 2] / p50:>8.2f} x"
     return f"  {name:<44}{ordered[0]:>9.1f}{p50:>9.1f}{p99:>9.1f}  n={len(ordered)}{ratio}"
+
+
+MICRO = f"  {'':<52}{'min':>11}{'p50':>11}{'p99':>11}"
+"""What stands over rows of `micro`."""
+
+
+def micro(name: str, times: Sequence[float], peer: Sequence[float] | None = None, *, each: int = 1) -> str:
+    """min, p50 and p99 in microseconds of milliseconds for `each` things; the rest as in `row`."""
+    ordered = sorted(times)
+    shown = [ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1e3 / each for part in (0, 0.5, 0.99)]
+    ratio = "" if peer is None else f"{sorted(peer)[len(peer) // 2] / max(ordered[len(ordered) // 2], 1e-9):>9.2f} x"
+    return f"  {name:<52}" + "".join(f"{one:>11.2f}" for one in shown) + f"  n={len(ordered):<7}{ratio}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from statistics import median
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
+import torch
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -18,73 +21,94 @@ from langgraph.prebuilt import ToolNode
 
 from sostenuto.runtime.ask import Ask, Message
 from sostenuto.runtime.doors.langgraph import tool_node
+from sostenuto.runtime.engines import Speaker
+from sostenuto.runtime.execute.audit import Audit, verify_file
+from sostenuto.runtime.guards import Guards
 from sostenuto.runtime.host import Host
 from sostenuto.runtime.sampling import Sampling
 from sostenuto.tools import Choice, read_tool
 from sostenuto.tools.audit import START as BEGINNING
-from sostenuto.tools.audit import sealed, verified
+from sostenuto.tools.audit import Anchor, sealed, verified
 from sostenuto.tools.grants import Asked, Ceiling, genuine, holder_of
 from sostenuto.tools.grants_book import Book, Terms
 from sostenuto.tools.limits import Bucket
 
-from .report import alternate
+from .report import alternate, micro
 
 KEY = b"0123456789abcdef0123456789abcdef"
 READ = read_tool({"name": "read", "parameters": {"type": "object", "properties": {"path": {"type": "string"}}}})
 REPO: Any = {"properties": {"path": {"pattern": "^/repo/"}}, "required": ["path"]}
+MANY = 100
+"""Of what takes a few microseconds, so many are timed at once."""
 
 
 def guards() -> None:
-    """Prints a line for each; microseconds, the best of several rounds."""
+    """Prints a line for each, in microseconds."""
     for count in (2010, 200_000):
         _log(count)
+    _file(2010)
     bucket = Bucket(rate=1e9, burst=1000)
-    _line("rate limit: one check", _best(lambda: [bucket.take(n * 1e-3) for n in range(1000)], 1000))
+    (taken,) = alternate(500, _many(lambda: bucket.take(0.0)))
+    _line("rate limit: one check", taken, each=MANY)
     _grants()
-    if importlib.util.find_spec("biscuit_auth") is not None:
-        _biscuits(importlib.import_module("biscuit_auth"))
     _dispatch()
 
 
-def constrained(at_once: int = 8, tokens: int = 64, rounds: int = 5) -> None:
-    """What the grammar adds to a decode step: the same answers, forced to the same length, with and without one."""
-    schema = {"type": "object", "properties": {"text": {"type": "string", "minLength": 200}}, "required": ["text"]}
+def constrained(at_once: int = 8, tokens: int = 64, rounds: int = 12) -> None:
+    """What the grammar adds to a decode step: answers of one length in turns, with and without one.
+
+    Nothing ends before its time: no answer may end or begin a call by itself, with a grammar or without.
+    """
+    schema = {"type": "object", "properties": {"text": {"type": "string", "minLength": 2000}}, "required": ["text"]}
     teller = read_tool({"name": "tell", "description": "Tells a story.", "parameters": schema})
-    messages = (Message("user", "Tell a story."),)
+    ways: list[tuple[str, Any, bool]] = [
+        ("in a call: free", "any", False),
+        ("in a call: held", "any", True),
+        ("in free text: free", "auto", False),
+        ("in free text: held", "auto", True),
+    ]
+    endless = _Endless()
 
-    def run(held: bool, mode: Any) -> Callable[[], object]:
+    def run(mode: Any, held: bool) -> Callable[[], object]:
+        def ask(seed: int) -> Ask:
+            sampling = Sampling(temperature=0.7, seed=seed, max_tokens=tokens)
+            asked = (Message("user", "Tell a story."),)
+            return Ask(asked, (teller,), choice=Choice(mode), constrain=held, returns=False, sampling=sampling)
+
         def answers() -> None:
-            going = [
-                host.ask(
-                    Ask(
-                        messages,
-                        (teller,),
-                        choice=Choice(mode),
-                        constrain=held,
-                        returns=False,
-                        sampling=Sampling(temperature=0.7, seed=seed, max_tokens=tokens),
-                    )
-                )
-                for seed in range(at_once)
-            ]
-            said = sum(len(each.wait().tokens) for each in going)
-            counted[held, mode].append(said)
+            going = [host.ask(ask(seed)) for seed in range(at_once)]
+            for each in going:
+                answer = each.wait()
+                assert len(answer.tokens) == tokens, f"an answer of {len(answer.tokens)} tokens: nothing is to end"
+                assert mode == "any" or answer.outcome.kind != "called", "a call in what was to be free text"
 
-        counted[held, mode] = []
         return answers
 
-    counted: dict[tuple[bool, str], list[int]] = {}
-    ways = [(False, "any"), (True, "any"), (False, "auto"), (True, "auto")]
-    with Host.open() as host:
-        taken = alternate(rounds, *(run(*way) for way in ways))
-    for way, times in zip(ways, taken, strict=True):
-        steps = median(counted[way]) / at_once
-        name = f"engine, {at_once} at once, {way[1]}, {'held' if way[0] else 'free'}"
-        print(f"  {name:<52}{median(times) / steps:>11.3f} ms a step, {steps:.0f} steps")
+    with Host.open(guards=Guards(watches=[endless])) as host:
+        speaker = cast(Speaker, host.engine)
+        tokenizer: Any = speaker.tokenizer
+        ends = [token for token in range(len(tokenizer)) if "<" in tokenizer.decode([token])]
+        endless.forbidden = torch.tensor(sorted({*ends, *speaker.eos}))
+        taken = alternate(rounds, *(run(mode, held) for _, mode, held in ways))
+    for place, (name, _, held) in enumerate(ways):
+        _line(
+            f"engine, {at_once} at once, a step {name}", taken[place], taken[place - 1] if held else None, each=tokens
+        )
+
+
+class _Endless:
+    """Watches logits: an answer is as long as it may be, and holds no call."""
+
+    def __init__(self) -> None:
+        self.forbidden = torch.empty(0, dtype=torch.long)
+
+    def look(self, said: Sequence[int], logits: Any) -> Any:
+        return logits.index_fill(0, self.forbidden, -math.inf)
 
 
 def _log(count: int) -> None:
     lines: list[bytes] = []
+    last = [BEGINNING]
 
     def append() -> None:
         lines.clear()
@@ -93,10 +117,26 @@ def _log(count: int) -> None:
             body = {"log": "one", "kind": "opened"} if not n else {"kind": "decided", "tool": "read", "allowed": True}
             line, before = sealed(n, body, before, KEY)
             lines.append(line)
+        last[0] = before
 
-    rounds = 5 if count < 10_000 else 1
-    _line(f"log of {count}: append a record", _best(append, count, rounds))
-    _line(f"log of {count}: verify all, a record", _best(lambda: verified(lines, KEY, ()), count, rounds))
+    def verify() -> None:
+        found = verified(lines, KEY, [Anchor("one", count - 1, last[0])])
+        assert not found.faults
+        assert found.records == count
+
+    appending, verifying = alternate(25 if count < 10_000 else 3, append, verify)
+    _line(f"log of {count}: append a record", appending, each=count)
+    _line(f"log of {count}: verify all, a record", verifying, each=count)
+
+
+def _file(count: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "log")
+        with Audit(path, KEY) as audit:
+            (appending,) = alternate(count - 1, lambda: audit.append("decided", {"tool": "read", "allowed": True}))
+        (verifying,) = alternate(10, lambda: verify_file(path, KEY))
+    _line("log in a file: append a record, with its head", appending)
+    _line(f"log in a file of {count + 2}: verify all, a record", verifying, each=count + 2)
 
 
 def _grants() -> None:
@@ -106,20 +146,32 @@ def _grants() -> None:
     asked = Asked(holder_of(READ, "a", session="s", task="t"), {"path": "/repo/x"}, "read")
     root = book.mint(holder, ceiling, 0.0, issuer="node")
     less = book.attenuate(root, Terms())
-    _line("grant: mint", _best(lambda: book.mint(holder, ceiling, 0.0, issuer="node"), 1))
-    _line("grant: attenuate", _best(lambda: book.attenuate(root, Terms()), 1))
-    _line("grant: check a chain of two against a call", _best(lambda: book.check(less, asked, 1.0), 1))
-    _line("grant: the codes of a chain of two alone", _best(lambda: genuine((root, less), KEY), 1))
+    ours: list[tuple[str, Callable[[], object]]] = [
+        ("mint", lambda: book.mint(holder, ceiling, 0.0, issuer="node")),
+        ("attenuate", lambda: book.attenuate(root, Terms())),
+        ("check a chain of two against a call", lambda: book.check(less, asked, 1.0)),
+    ]
+    assert book.check(less, asked, 1.0) is None
+    theirs: list[Callable[[], object]] = []
+    if importlib.util.find_spec("biscuit_auth") is not None:
+        theirs = _biscuits(importlib.import_module("biscuit_auth"))
+    taken = alternate(100, *(_many(call) for _, call in ours), *(_many(call) for call in theirs))
+    for place, (name, _) in enumerate(ours):
+        peer = taken[len(ours) + place] if theirs else None
+        _line(f"grant: {name}", taken[place], peer, each=MANY)
+        if peer is not None:
+            _line(f"biscuit: {name}", peer, each=MANY)
+    (codes,) = alternate(100, _many(lambda: genuine((root, less), KEY)))
+    _line("grant: the codes of a chain of two alone", codes, each=MANY)
 
 
-def _biscuits(biscuit: Any) -> None:
+def _biscuits(biscuit: Any) -> list[Callable[[], object]]:
     pair = biscuit.KeyPair()
     until = datetime.now(tz=UTC) + timedelta(hours=1)
 
     def mint() -> Any:
-        return biscuit.BiscuitBuilder('right("read"); check if time($t), $t < {until}', {"until": until}).build(
-            pair.private_key
-        )
+        rules = 'right("read"); check if time($t), $t < {until}'
+        return biscuit.BiscuitBuilder(rules, {"until": until}).build(pair.private_key)
 
     def less() -> Any:
         return token.append(biscuit.BlockBuilder('check if path($p), $p.starts_with("/repo/")'))
@@ -135,9 +187,7 @@ def _biscuits(biscuit: Any) -> None:
 
     token = mint()
     text = less().to_base64()
-    _line("biscuit: mint", _best(mint, 1))
-    _line("biscuit: attenuate", _best(less, 1))
-    _line("biscuit: read and check two blocks", _best(check, 1))
+    return [mint, less, check]
 
 
 def _dispatch() -> None:
@@ -149,35 +199,33 @@ def _dispatch() -> None:
     calls = [{"name": "add", "args": {"a": 1, "b": n}, "id": f"c{n}", "type": "tool_call"} for n in range(8)]
     state: Any = {"messages": [AIMessage("", tool_calls=calls)]}
     graphs = []
-    for node in (ToolNode([add]), tool_node([add])):
+    for node in (tool_node([add]), ToolNode([add])):
         graph = StateGraph(MessagesState)
         graph.add_node("tools", node)
         graph.add_edge(START, "tools")
         graphs.append(graph.compile())
 
-    async def both() -> None:
+    async def both() -> list[list[float]]:
         taken: list[list[float]] = [[], []]
-        for _ in range(30):
+        for _ in range(60):
             for times, made in zip(taken, graphs, strict=True):
                 start = perf_counter()
                 await made.ainvoke(state)
-                times.append((perf_counter() - start) / len(calls) * 1e6)
-        bare, ours = (sorted(times)[len(times) // 2] for times in taken)
-        _line("dispatch a call: bare ToolNode", bare)
-        _line(f"dispatch a call: guarded, {ours / bare:.2f} x", ours)
+                times.append((perf_counter() - start) * 1e3)
+        return [times[5:] for times in taken]
 
-    asyncio.run(both())
-
-
-def _best(call: Callable[[], object], each: int, rounds: int = 200) -> float:
-    """Microseconds for one of the `each` things that a call does."""
-    taken = []
-    for _ in range(rounds):
-        start = perf_counter()
-        call()
-        taken.append(perf_counter() - start)
-    return sorted(taken)[len(taken) // 4] / each * 1e6
+    ours, bare = asyncio.run(both())
+    _line("dispatch a call, of eight in a turn: guarded", ours, bare, each=len(calls))
+    _line("dispatch a call, of eight in a turn: bare ToolNode", bare, each=len(calls))
 
 
-def _line(name: str, microseconds: float) -> None:
-    print(f"  {name:<52}{microseconds:>11.2f}")
+def _many(call: Callable[[], object]) -> Callable[[], object]:
+    def repeated() -> None:
+        for _ in range(MANY):
+            call()
+
+    return repeated
+
+
+def _line(name: str, times: Sequence[float], peer: Sequence[float] | None = None, *, each: int = 1) -> None:
+    print(micro(name, times, peer, each=each), flush=True)
