@@ -1,8 +1,8 @@
 """Single-turn tasks of the Berkeley Function Calling Leaderboard on the packaged model, with a grammar and without one.
 
-python -m sostenuto.bench.tools_bfcl [--data FOLDER] [--tasks N] [--kept FILE] [--at-once 8]
+make bench-tools-bfcl [ARGS="--data FOLDER --tasks N --kept FILE --at-once 8"]
 
-FOLDER holds bfcl_tasks.jsonl. What is answered is kept in FILE, a JSON line an answer; a second run goes on from there.
+FOLDER holds bfcl_tasks.jsonl; else $SOSTENUTO_SHARED_DATA/tools or ../shared/data/tools does. What is answered is kept in FILE, a JSON line an answer; a second run goes on from there.
 Counted of tasks that want calls: answers that are calls and fit their tools' schemas (well-formed), and those that make
 exactly the calls that the task accepts (correct). Where no call is right, correct is an answer without one.
 """
@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sostenuto.runtime.answer import Answer
 from sostenuto.runtime.ask import Ask, Message
@@ -49,7 +51,7 @@ def main() -> None:
                 known[task["id"], way] = kind
                 file.write(json.dumps({"id": task["id"], "way": way, "found": kind}) + "\n")
             file.flush()
-    print(machine(SEED, options.at_once, packages=("llguidance", "transformers", "sostenuto")))
+    print(machine(SEED, torch.get_num_threads(), packages=("llguidance", "transformers", "sostenuto")))
     print("\n".join(table(tasks, known)))
 
 
