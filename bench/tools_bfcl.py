@@ -2,7 +2,8 @@
 
 make bench-tools-bfcl [ARGS="--data FOLDER --tasks N --kept FILE --at-once 8"]
 
-FOLDER holds bfcl_tasks.jsonl; else $SOSTENUTO_SHARED_DATA/tools or ../shared/data/tools does. What is answered is kept in FILE, a JSON line an answer; a second run goes on from there.
+FOLDER holds bfcl_tasks.jsonl; else $SOSTENUTO_SHARED_DATA/tools or ../shared/data/tools does. What is answered is kept
+in FILE, a JSON line an answer; a second run goes on from there.
 Counted of tasks that want calls: answers that are calls and fit their tools' schemas (well-formed), and those that make
 exactly the calls that the task accepts (correct). Where no call is right, correct is an answer without one.
 """

@@ -74,4 +74,5 @@ def _required(course: Course, gap: tuple[Problem, ...]) -> GrantRequired:
         job.call.id,
         job.alone,
         course.refused,
+        job.place.server,
     )

@@ -31,6 +31,8 @@ class GrantRequired:
     """Nobody else of the same node can be asking at the same time."""
     scopes: tuple[str, ...] = ()
     """What the tool's server said it needs, where it was that which refused."""
+    server: str = ""
+    """Whose tool it is."""
 
 
 @dataclass(frozen=True, slots=True)
