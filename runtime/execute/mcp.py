@@ -75,9 +75,11 @@ class McpServer:
         )
         self._thread.start()
         begun.result()
+        coming = self._within(self._accept())
         try:
-            self._within(self._accept()).result()
+            coming.result()
         except BaseException as error:
+            coming.cancel()
             self.close()
             if isinstance(error, Exception):
                 raise ServerGone(f"the server {self.name} cannot be had: {_root(error)}") from error

@@ -27,6 +27,8 @@ PAGES = 100
 """Of a list of tools; a server that has more is taken to have no end."""
 CONNECT_S = 10.0
 """Seconds for which somebody is waited for who does not answer the door."""
+MEET_S = 60.0
+"""Seconds until a server has to have introduced itself: a program may be fetched first."""
 CLOSED = -32000
 """The protocol's package: the connection ended under a request."""
 MARK = "sostenuto/call"
@@ -49,13 +51,17 @@ class Line:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Raises whatever keeps the two from meeting."""
+        """Raises whatever keeps the two from meeting; ServerGone for who does not introduce himself."""
         met: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._hold(met))
         try:
-            self._client = await met
-        except BaseException:
+            async with asyncio.timeout(MEET_S):
+                self._client = await met
+        except BaseException as error:
+            self._task.cancel()  # it may wait for who never says a word
             await self.close()
+            if isinstance(error, TimeoutError):
+                raise ServerGone(f"it did not introduce itself within {MEET_S:g} s") from error
             raise
 
     async def close(self) -> None:

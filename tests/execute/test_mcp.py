@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .mcp_peers import Guarded, little, mcp, over_http, program, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:mcp")
 
+from sostenuto.runtime.execute import mcp_line  # noqa: E402
 from sostenuto.runtime.execute.credentials import holding  # noqa: E402
 from sostenuto.runtime.execute.executor import Executor  # noqa: E402
 from sostenuto.runtime.execute.mcp import McpServer, Said  # noqa: E402
@@ -42,7 +44,7 @@ def test_tools_stand_in_the_order_of_their_names_and_say_what_they_return(tmp_pa
     server.close()
 
 
-def test_what_a_server_writes_comes_in_whole_lines_however_it_was_cut(tmp_path: Path) -> None:
+def test_what_a_server_writes_comes_in_whole_lines_however_it_was_cut() -> None:
     text = "{}\n" + "é" * 9 + "\n\n€ and no end"
     written = text.encode()
     for size in range(1, len(written) + 1):
@@ -56,9 +58,6 @@ def test_what_a_server_writes_comes_in_whole_lines_however_it_was_cut(tmp_path: 
     decoder.decode(b"lost")
     decoder.reset()
     assert decoder.decode(b"kept\n") == "kept\n"
-    other = program(tmp_path).model_copy(update={"encoding": "utf-16"})  # what is said of an encoding stands
-    with pytest.raises(ServerGone), McpServer("there", other):
-        pass
 
 
 def test_fifty_megabytes_come_whole_over_stdio(tmp_path: Path) -> None:
@@ -88,6 +87,15 @@ def test_a_server_that_cannot_be_had_is_said_so_and_leaves_no_thread() -> None:
     for where in (mcp.StdioServerParameters(command="/nowhere/at-all"), "http://127.0.0.1:9/mcp"):
         with pytest.raises(ServerGone, match="the server there cannot be had"):
             McpServer("there", where).open()
+    assert threading.active_count() == before
+
+
+def test_a_server_that_never_says_a_word_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.active_count()
+    monkeypatch.setattr(mcp_line, "MEET_S", 0.5)
+    silent = mcp.StdioServerParameters(command=sys.executable, args=["-c", "import sys; sys.stdin.read()"])
+    with pytest.raises(ServerGone, match=r"cannot be had: it did not introduce itself within 0\.5 s"):
+        McpServer("there", silent).open()
     assert threading.active_count() == before
 
 
