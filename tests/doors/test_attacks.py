@@ -21,9 +21,10 @@ from sostenuto.runtime.execute.authority import Authority, Place
 from sostenuto.runtime.execute.executor import Executor
 from sostenuto.runtime.execute.outcome import Job
 from sostenuto.runtime.execute.policy import Policy
+from sostenuto.runtime.execute.providers import Rule, Rules
 from sostenuto.runtime.execute.toolset import Toolset
 from sostenuto.tools import BadTool, Call, read_tool
-from sostenuto.tools.contracts import Contract
+from sostenuto.tools.contracts import EFFECTS, Contract
 from sostenuto.tools.grants import Asked, Ceiling, holder_of
 
 from .conftest import Say, said
@@ -173,7 +174,8 @@ def test_a_call_on_a_grant_that_is_not_its_own_is_denied_and_recorded(bench: Ben
                     self._inside[other] += 1  # its task goes on
             return grant
 
-    executor = Executor(authority=Tricked(), audit=bench.audit)
+    generous = Rules([Rule("*", effects=EFFECTS)])  # is not asked: something is wrong there
+    executor = Executor(authority=Tricked(providers=[generous]), audit=bench.audit)
     job = Job(Call("c", "pay", {}, "{}"), spec, place, ceilings={"pay": Ceiling(calls=3)})
     assert executor.run(job, lambda: RAN.append("pay")).code == "denied"
     assert (RAN, bench.told) == ([], [("pay", code)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,13 +16,14 @@ from langgraph.types import Command
 from sostenuto.runtime.doors.langgraph import ChatSostenuto, ToolGuard, wrap
 from sostenuto.runtime.doors.langgraph_grants import AskPerson
 from sostenuto.runtime.execute.authority import Authority, Place
+from sostenuto.runtime.execute.clock import Clock
 from sostenuto.runtime.execute.credentials import credential
 from sostenuto.runtime.execute.executor import Executor
 from sostenuto.runtime.execute.policy import Policy
-from sostenuto.runtime.execute.providers import Rule, Rules, TokenExchange, needed_scopes
+from sostenuto.runtime.execute.providers import Given, GrantRequired, Rule, Rules, TokenExchange, needed_scopes
 from sostenuto.tools import read_tool
 from sostenuto.tools.contracts import Contract
-from sostenuto.tools.grants import Ceiling
+from sostenuto.tools.grants import Asked, Ceiling, holder_of
 
 from .conftest import Say, said
 from .test_executor import BOTH, GO, alone, asked, results
@@ -152,6 +154,21 @@ def test_rules_let_single_calls_pass() -> None:
     inside, outside = ("delete_file", {"path": "/repo/x"}), ("delete_file", {"path": "/etc/x"})
     assert [each.status for each in results(graph.invoke(asked(inside, outside), thread()))] == ["success", "error"]
     assert [each.status for each in results(graph.invoke(asked(inside), thread(tenant="b")))] == ["error"]
+
+
+def test_who_gives_less_than_a_call_needs_is_not_the_last_to_be_asked() -> None:
+    some = Rules([Rule("delete_*", effects=("external",))])
+
+    class Stingy(Rules):
+        def ask(self, required: GrantRequired) -> Given | None:
+            given = super().ask(required)
+            return given and replace(given, ceiling=Ceiling(REPO.constraint, calls=1))
+
+    stingy = Stingy([Rule("*", effects=("external",))])
+    call = asked(("delete_file", {"path": "/etc/x"}))
+    assert [results(node(providers=who).invoke(call, thread()))[0].status for who in ([stingy], [stingy, some])] == [
+        "error", "success",
+    ]  # fmt: skip
 
 
 @BOTH
@@ -311,6 +328,21 @@ def test_a_ceiling_may_follow_from_the_state_of_the_graph() -> None:
     early = results(graph.invoke(calls, thread()))
     late = results(graph.invoke({"messages": [("user", "more"), *calls["messages"]]}, thread("late")))
     assert (early[0].status, late[0].status) == ("success", "error")
+
+
+def test_a_clock_that_is_set_back_lengthens_no_grant() -> None:
+    now = {"wall": 1000.0, "steady": 0.0}
+    authority = Authority(clock=Clock(lambda: now["steady"], lambda: now["wall"]))
+    spec, place = read_tool({"name": "pay"}), Place("a", "s", "t")
+    call = Asked(holder_of(spec, "a", session="s", task="t"), {}, "read")
+    with authority.task(place):
+        grant = authority.grant(place, spec, Ceiling(seconds=10))
+        assert authority.check(grant, call) is None
+        now["steady"] = 11.0
+        for look in (authority.check, authority.spend):
+            refused = look(grant, call)
+            assert refused is not None
+            assert refused.code == "expired"
 
 
 def test_a_task_that_is_over_leaves_no_grant_behind() -> None:

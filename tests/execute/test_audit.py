@@ -129,6 +129,20 @@ def test_a_writer_that_is_killed_leaves_a_whole_log(path: Path) -> None:
     assert found.records > said, "what it said was done is there"
 
 
+def test_a_record_that_the_disk_took_in_part_is_taken_back_and_its_call_is_not_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, ran = os.write, []
+    with Audit(path, KEY) as audit:
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", lambda file, line: whole(file, line[: len(line) // 2]))
+            with pytest.raises(BrokenAudit, match="written in part"):
+                Executor(audit=audit).run(job(), lambda: ran.append(1))
+        assert audit.append("decided", {}) == 1
+    assert ran == []
+    assert verify_file(path, KEY).faults == ()
+
+
 def test_anchors_go_elsewhere_and_find_what_the_head_cannot(path: Path, tmp_path: Path) -> None:
     noted: list[bytes] = []
     write(path, EVERY, anchor=noted.append)
