@@ -55,7 +55,7 @@ class Native:
         return bool(function(ctypes.byref(model), ctypes.byref(step)))
 
     def summed(self, row: Row, warm: float, mask: bytes | None) -> Summed:
-        """What `spread.summed` says of a row of logits [vocab], in a fifth of its time."""
+        """What `spread.summed` says of a row of logits [vocab]."""
         told, parts = _Spread(), row.size // PART + 1
         sums, tops = np.empty(parts, dtype=np.float32), np.empty(parts, dtype=np.float32)
         places = [ctypes.c_void_p(each.ctypes.data) for each in (row, sums, tops)]

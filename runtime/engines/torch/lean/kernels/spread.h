@@ -27,6 +27,17 @@ inline Lanes values(const float* row, int size, int at, float warm, const uint8_
   return ((Ints{} + some) >> order & 1) == 1 ? x : nothing;
 }
 
+// Where in a part the highest value stands first.
+template <bool WARM, bool MASKED>
+int first(float highest, int part, const float* row, int size, float warm, const uint8_t* mask, int bits) {
+  for (int at = part * SHARE; at < std::min(size, (part + 1) * SHARE); at += LANES) {
+    const Lanes x = values<WARM, MASKED>(row, size, at, warm, mask, bits);
+    for (int i = 0; i < LANES; i++)
+      if (x[i] == highest) return at + i;
+  }
+  return part * SHARE;
+}
+
 template <bool WARM, bool MASKED>
 void spread(const float* row, int size, float warm, const uint8_t* mask, int bits, float* sums, float* tops,
             Spread* told) {
@@ -46,19 +57,8 @@ void spread(const float* row, int size, float warm, const uint8_t* mask, int bit
       sum += power(values<WARM, MASKED>(row, size, at, warm, mask, bits) - highest);
     sums[part] = sum_of(sum);
   }
-  for (int part = 0; part < parts; part++)
-    if (tops[part] == highest) {
-      for (int at = part * SHARE;; at += LANES) {
-        const Lanes x = values<WARM, MASKED>(row, size, at, warm, mask, bits);
-        for (int i = 0; i < LANES; i++)
-          if (x[i] == highest) {
-            told->best = at + i;
-            goto found;
-          }
-        if (at + LANES >= std::min(size, (part + 1) * SHARE)) goto found;
-      }
-    }
-found:
+  const int part = std::find(tops, tops + parts, highest) - tops;
+  if (part < parts) told->best = first<WARM, MASKED>(highest, part, row, size, warm, mask, bits);
   if (!MASKED) return;
   told->allowed = 0;
   const int whole = std::min(size, bits);
